@@ -1,0 +1,1 @@
+"""Deliver AI models as chunked, verified OCI artifacts."""

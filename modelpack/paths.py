@@ -1,0 +1,100 @@
+"""Which file paths an artifact may hold, and which two paths collide.
+
+Owns the rules; they hold alike for what push packs and what pull accepts. Leaves out touching
+the file system (``stores/`` does, and defends itself once more).
+
+    >>> check_path("weights/model.safetensors")
+    'weights/model.safetensors'
+    >>> collision_key("Straße") == collision_key("STRASSE")
+    True
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+from modelpack.errors import FormatError
+
+METADATA_DIR = ".modelpack"
+"""The one top-level directory that belongs to modelpack, in artifacts and in destinations."""
+
+# Linux limits: a name has at most 255 bytes (NAME_MAX), a path 4096 with its NUL (PATH_MAX). The
+# destination's own path needs room as well.
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 3072
+# In a tar layer a file of this prefix deletes another (image-spec, "Whiteouts").
+WHITEOUT_PREFIX = ".wh."
+
+
+def check_path(path: object) -> str:
+    """Return ``path`` if an artifact may hold a file of that name.
+
+    A path is relative, '/'-separated and in its simplest form; every name is 1 to 255 bytes of
+    UTF-8 without control characters or backslash, and is not a whiteout.
+
+    Raises:
+        FormatError: it is not such a path; the message says why.
+    """
+    if not isinstance(path, str):
+        raise FormatError(f"path must be a string, not {type(path).__name__}")
+    shown = ascii(path[:200])
+    try:
+        encoded = path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FormatError(f"path {shown} is not valid UTF-8") from error
+    if not path or len(encoded) > MAX_PATH_BYTES:
+        raise FormatError(f"path {shown} is empty or longer than {MAX_PATH_BYTES} bytes")
+    if "\\" in path or any(unicodedata.category(character) == "Cc" for character in path):
+        raise FormatError(f"path {shown} holds a backslash or a control character")
+    if path.startswith("/"):
+        raise FormatError(f"path {shown} is absolute")
+    for name in path.split("/"):
+        if name in {"", ".", ".."}:
+            raise FormatError(f"path {shown} has an empty, '.' or '..' part")
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise FormatError(f"path {shown} has a part longer than {MAX_NAME_BYTES} bytes")
+        if name.startswith(WHITEOUT_PREFIX):
+            raise FormatError(f"path {shown} is a whiteout, which would delete files on unpacking")
+    return path
+
+
+def check_paths(paths: Iterable[str]) -> None:
+    """Prove that all paths are allowed and can exist beside each other on any file system.
+
+    Raises:
+        FormatError: one path is not allowed, two are equal or differ only in case or Unicode
+            form, or one is a directory of another.
+    """
+    seen: dict[str, str] = {}
+    parents: dict[str, str] = {}
+    for path in paths:
+        check_path(path)
+        key = collision_key(path)
+        other = seen.setdefault(key, path)
+        if other is not path:
+            raise FormatError(f"paths {other!a} and {path!a} collide")
+        if key == METADATA_DIR or key.startswith(METADATA_DIR + "/"):
+            raise FormatError(f"path {path!a} lies in the reserved directory {METADATA_DIR}/")
+        directory, spelled = _parent(key), _parent(path)
+        while directory:
+            known = parents.setdefault(directory, spelled)
+            if known != spelled:
+                raise FormatError(f"directories {known!a} and {spelled!a} collide")
+            directory, spelled = _parent(directory), _parent(spelled)
+    for key, path in seen.items():
+        if key in parents:
+            raise FormatError(f"path {path!a} is both a file and a directory")
+
+
+def collision_key(path: str) -> str:
+    """Return what a case-folding, Unicode-normalizing file system would compare."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def parents_of(path: str) -> list[str]:
+    """Return the directories above a path, outermost first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
