@@ -1,0 +1,96 @@
+"""Blob content that can be read again from any offset without being held in memory.
+
+Owns content made of byte strings and file regions, such as a tar layer over a model's files.
+Leaves out what the bytes mean.
+
+    >>> content = BlobContent((b"hello ", b"world"))
+    >>> b"".join(bytes(piece) for piece in content.pieces(start=4))
+    b'o world'
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from modelpack.errors import IntegrityError
+
+# Large enough that a system call's cost vanishes, small enough to stay in a core's cache.
+PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileRegion:
+    """The first ``size`` bytes of a regular file, which must not change while it is used."""
+
+    path: Path
+    size: int
+
+    def open(self) -> int:
+        """Return a file descriptor, having checked the length.
+
+        Raises:
+            IntegrityError: the file is gone, is no regular file any more, or has another length.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise IntegrityError(f"{self.path} cannot be read: {error.strerror}") from error
+        if os.fstat(fd).st_size != self.size:
+            os.close(fd)
+            raise IntegrityError(f"{self.path} changed while it was being read; try again")
+        return fd
+
+
+@dataclass(frozen=True)
+class BlobContent:
+    """Segments that together are one blob."""
+
+    segments: tuple[bytes | FileRegion, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Total bytes."""
+        return sum(segment_size(segment) for segment in self.segments)
+
+    def pieces(self, start: int = 0) -> Iterator[memoryview]:
+        """Yield the bytes from offset ``start`` on, at most ``PIECE_BYTES`` at a time.
+
+        A yielded view is only valid until the next one is asked for.
+
+        Raises:
+            IntegrityError: a file is not what it was when the content was described.
+        """
+        buffer = memoryview(bytearray(PIECE_BYTES))
+        for segment in self.segments:
+            size = segment_size(segment)
+            if start >= size:
+                start -= size
+                continue
+            if isinstance(segment, bytes):
+                view = memoryview(segment)
+                for offset in range(start, size, PIECE_BYTES):
+                    yield view[offset : offset + PIECE_BYTES]
+            else:
+                yield from _file_pieces(segment, start, buffer)
+            start = 0
+
+
+def segment_size(segment: bytes | FileRegion) -> int:
+    """Return the byte length of a segment."""
+    return len(segment) if isinstance(segment, bytes) else segment.size
+
+
+def _file_pieces(region: FileRegion, start: int, buffer: memoryview) -> Iterator[memoryview]:
+    fd = region.open()
+    try:
+        offset = start
+        while offset < region.size:
+            count = os.preadv(fd, [buffer[: min(len(buffer), region.size - offset)]], offset)
+            if count == 0:
+                raise IntegrityError(f"{region.path} became shorter while it was being read")
+            offset += count
+            yield buffer[:count]
+    finally:
+        os.close(fd)
