@@ -13,11 +13,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from modelpack.errors import IntegrityError
 
 # Large enough that a system call's cost vanishes, small enough to stay in a core's cache.
 PIECE_BYTES = 1024 * 1024
+
+
+class Content(Protocol):
+    """Bytes of a known number that can be read again from any offset."""
+
+    @property
+    def size(self) -> int:
+        """Total bytes."""
+
+    def pieces(self, start: int = 0) -> Iterator[memoryview]:
+        """Yield the bytes from offset ``start`` on; a view is valid until the next is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ ModelpackError            1  anything else
 ├── NotFoundError         3  no such repository, tag, manifest, blob, file
 ├── AuthError             4  the registry wants (other) credentials, or denies this action
 ├── IntegrityError        5  bytes are not what they should be
-│   └── FormatError       5  bytes are well transported but are not what they claim to be
+│   ├── FormatError       5  bytes are well transported but are not what they claim to be
+│   └── ProtocolError     5  a server answered what the protocol forbids
 ├── PolicyError           6  the trust policy refused
 ├── NetworkError          7  network or server gave up
+│   └── TransientError    7  worth another try, which the engine makes within its bounds
 ├── SpaceError            8  no space or quota
 └── InterruptedTransferError 130  the user stopped it; running again goes on
 ```
@@ -53,6 +55,10 @@ class FormatError(IntegrityError):
     """Bytes that are not a valid instance of the format they claim to be."""
 
 
+class ProtocolError(IntegrityError):
+    """A server answered what the protocol forbids, so nothing it says can be relied on."""
+
+
 class PolicyError(ModelpackError):
     """The trust policy refused."""
 
@@ -63,6 +69,20 @@ class NetworkError(ModelpackError):
     """The network or the server gave up, after the bounded retries."""
 
     exit_code = 7
+
+
+class TransientError(NetworkError):
+    """A request failed in a way that another try may not."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the server asked to wait, if it did."""
+
+    @property
+    def is_throttle(self) -> bool:
+        """Whether the server asked for fewer requests."""
+        return self.retry_after is not None
 
 
 class SpaceError(ModelpackError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from modelpack.content import BlobContent
+from modelpack.content import Content
 from modelpack.descriptor import Descriptor
 from modelpack.digest import Digest
 from modelpack.errors import IntegrityError
@@ -61,11 +61,35 @@ class Fetcher(Protocol):
         reading.
         """
 
+    def range_connection(self) -> RangeConnection:
+        """Return a new connection for fetching ranges of blobs."""
+
     def tags(self) -> list[str]:
         """Return all tags, sorted."""
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
         """Return the descriptors of the manifests whose subject is ``digest``."""
+
+
+class RangeConnection(Protocol):
+    """One worker's way to a blob store; used by one thread."""
+
+    def open_range(
+        self, descriptor: Descriptor, start: int, length: int
+    ) -> AbstractContextManager[ByteStream]:
+        """Open ``length`` bytes of a blob from ``start`` on, unverified.
+
+        Raises:
+            RangeIgnoredError: the server sends the whole blob; ``stream`` of the error is it.
+            TransientError: worth trying again.
+            NotFoundError, AuthError, IntegrityError: not worth it.
+        """
+
+    def abort(self) -> None:
+        """Make a read in progress, in another thread, fail at once."""
+
+    def close(self) -> None:
+        """Give the connection up."""
 
 
 class Pusher(Protocol):
@@ -75,7 +99,7 @@ class Pusher(Protocol):
         """Tell whether the blob is there."""
 
     def push_blob(
-        self, descriptor: Descriptor, content: BlobContent, progress: Progress | None = None
+        self, descriptor: Descriptor, content: Content, progress: Progress | None = None
     ) -> None:
         """Store a blob; a normal return proves that the target has checked its digest.
 

@@ -1,0 +1,187 @@
+"""Writing files so that a crash leaves the old or the new one, and paths that cannot escape.
+
+Owns the temp-fsync-rename-fsync sequence and walking below a directory without following links.
+Leaves out what the files hold.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelpack.errors import IntegrityError, ModelpackError, SpaceError, UsageError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def mapped_errors(what: str) -> Iterator[None]:
+    """Turn the operating system's errors into the project's, naming ``what``.
+
+    Raises:
+        SpaceError: no space, over quota, or a file larger than the file system takes.
+        ModelpackError: anything else the operating system reports.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise SpaceError(f"{what}: {error.strerror}; free some space and run again") from error
+        raise ModelpackError(f"{what}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``data``; after a crash it is the old file or the new one.
+
+    Raises:
+        SpaceError, ModelpackError: as the operating system says; the old file is untouched.
+    """
+    with mapped_errors(f"cannot write {path}"):
+        temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on a file, which the kernel frees when the process dies.
+
+    Yields whether the lock was had at once; with ``wait`` False a held lock raises BlockingIOError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            at_once = True
+        except BlockingIOError:
+            if not wait:
+                raise
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            at_once = False
+        yield at_once
+    finally:
+        os.close(fd)
+
+
+class Tree:
+    """A directory, below which paths are walked one name at a time and links never followed.
+
+    Every method takes a '/'-separated path below the root. A link met on the way, or a directory
+    where a file should be, raises IntegrityError: nothing is read or written through it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Open ``root``, which must be a directory (or a link to one: the user named it)."""
+        try:
+            self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except NotADirectoryError as error:
+            raise UsageError(f"{root} is not a directory") from error
+        self.root = root
+
+    def close(self) -> None:
+        """Give the directory up."""
+        os.close(self.fd)
+
+    @contextlib.contextmanager
+    def parent(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the directory that holds ``path``; yield its descriptor and the last name.
+
+        Raises:
+            FileNotFoundError: a directory on the way is missing, and ``create`` is False.
+        """
+        *directories, name = path.split("/")
+        fd = os.dup(self.fd)
+        try:
+            for directory in directories:
+                inner = self._enter(fd, directory, path, create=create)
+                os.close(fd)
+                fd = inner
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """Return a regular file's status, None if there is nothing.
+
+        Raises:
+            IntegrityError: there is something that is no regular file.
+        """
+        try:
+            with self.parent(path) as (fd, name):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError(
+                f"{self.root / path} is {_kind(status.st_mode)} where the artifact has a file; "
+                "remove it first"
+            )
+        return status
+
+    def open(self, path: str) -> int:
+        """Open a regular file for reading and return its descriptor."""
+        with self.parent(path) as (fd, name):
+            try:
+                return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise IntegrityError(f"{self.root / path} is a symlink") from error
+                raise
+
+    def unlink(self, path: str) -> None:
+        """Remove a file, and the directories that are empty without it."""
+        with contextlib.suppress(FileNotFoundError), self.parent(path) as (fd, name):
+            os.unlink(name, dir_fd=fd)
+        above = path.rpartition("/")[0]
+        while above:
+            try:
+                with self.parent(above) as (fd, name):
+                    os.rmdir(name, dir_fd=fd)
+            except OSError:
+                return
+            above = above.rpartition("/")[0]
+
+    def _enter(self, fd: int, name: str, path: str, *, create: bool) -> int:
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=fd)
+        try:
+            return os.open(name, _DIRECTORY, dir_fd=fd)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise IntegrityError(
+                    f"{self.root / path}: {name!r} on the way is a symlink or a file, "
+                    "not a directory; remove it first"
+                ) from error
+            raise
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symlink"
+    return "a directory" if stat.S_ISDIR(mode) else "a special file"
