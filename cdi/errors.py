@@ -6,6 +6,7 @@ CdiError                 1  anything else
 ├── CdiNotFoundError     3  no such file, directory or device
 │   └── UnresolvableError 3  device names that no loaded spec defines without conflict
 ├── InvalidSpecError     5  a CDI spec breaks the rules; holds every fault, not only the first
+├── InvalidOciError      5  an OCI runtime spec to inject into is not one
 ├── InjectionError       1  the edits cannot be applied on this node
 └── SpecWriteError       1  a spec file could not be written or removed
 ```
@@ -87,6 +88,12 @@ class InvalidSpecError(CdiError):
         if more > 0:
             message += f" (and {more} more fault{'s' if more > 1 else ''})"
         super().__init__(message)
+
+
+class InvalidOciError(CdiError):
+    """An OCI runtime spec to inject into has a field of a wrong type."""
+
+    exit_code = 5
 
 
 class InjectionError(CdiError):

@@ -12,7 +12,7 @@ fields are left out of the JSON form, so ``Spec.from_json(spec.to_json()) == spe
 'nvidia.com/gpu'
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self, cast
 
@@ -317,6 +317,12 @@ class Spec:
     def qualified(self, device: str) -> str:
         """Return the fully qualified name of one of this spec's devices."""
         return f"{self.kind}={device}"
+
+    def all_edits(self) -> Iterator[tuple[str, ContainerEdits]]:
+        """Yield the spec's own edits and then each device's, each with its path in the document."""
+        yield "containerEdits", self.container_edits
+        for i, device in enumerate(self.devices):
+            yield f"devices[{i}].containerEdits", device.container_edits
 
     @classmethod
     def read(cls, reader: ObjectReader) -> Self:
