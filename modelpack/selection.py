@@ -36,10 +36,7 @@ class Selection:
 
 def _matches(pattern: str, path: str) -> bool:
     trimmed = pattern.strip("/")
-    if "/" in trimmed:
-        candidates = [path, *_ancestors(path)]
-    else:
-        candidates = path.split("/")
+    candidates = [path, *_ancestors(path)] if "/" in trimmed else path.split("/")
     expression = _compile(trimmed)
     return any(expression.fullmatch(candidate) for candidate in candidates)
 

@@ -27,6 +27,35 @@ class ByteStream(Protocol):
         """Fill ``buffer`` from its start and return the count; 0 means the end."""
 
 
+class RangeIgnoredError(Exception):
+    """The server answered a ranged request with the whole blob, which ``stream`` reads."""
+
+    def __init__(self, stream: AbstractContextManager[ByteStream]) -> None:
+        super().__init__("the server sends whole blobs only")
+        self.stream = stream
+
+
+class RangeConnection(Protocol):
+    """One worker's way to a blob store; used by one thread."""
+
+    def open_range(
+        self, descriptor: Descriptor, start: int, length: int
+    ) -> AbstractContextManager[ByteStream]:
+        """Open ``length`` bytes of a blob from ``start`` on, unverified.
+
+        Raises:
+            RangeIgnoredError: the server sends the whole blob; ``stream`` of the error is it.
+            TransientError: worth trying again.
+            NotFoundError, AuthError, IntegrityError: not worth it.
+        """
+
+    def abort(self) -> None:
+        """Make a read in progress, in another thread, fail at once."""
+
+    def close(self) -> None:
+        """Give the connection up."""
+
+
 class Fetcher(Protocol):
     """A place to read from. Every method may be called from several threads."""
 
@@ -69,27 +98,6 @@ class Fetcher(Protocol):
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
         """Return the descriptors of the manifests whose subject is ``digest``."""
-
-
-class RangeConnection(Protocol):
-    """One worker's way to a blob store; used by one thread."""
-
-    def open_range(
-        self, descriptor: Descriptor, start: int, length: int
-    ) -> AbstractContextManager[ByteStream]:
-        """Open ``length`` bytes of a blob from ``start`` on, unverified.
-
-        Raises:
-            RangeIgnoredError: the server sends the whole blob; ``stream`` of the error is it.
-            TransientError: worth trying again.
-            NotFoundError, AuthError, IntegrityError: not worth it.
-        """
-
-    def abort(self) -> None:
-        """Make a read in progress, in another thread, fail at once."""
-
-    def close(self) -> None:
-        """Give the connection up."""
 
 
 class Pusher(Protocol):

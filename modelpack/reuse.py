@@ -1,0 +1,101 @@
+"""Chunks that are on this machine already: an earlier version, a seed directory.
+
+Owns finding a chunk by its hash in local files and reading it, always hashed again: a file may
+have changed since its index was written. Leaves out deciding what to reuse (``plan.py``).
+"""
+
+import os
+from array import array
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
+from modelpack.chunking import chunk_lengths
+from modelpack.digest import ChunkHash, chunk_hash
+from modelpack.errors import FormatError, IntegrityError
+from modelpack.metadata import CHUNKS
+from modelpack.paths import METADATA_DIR
+from modelpack.scan import scan_directory
+from modelpack.stores.files import Tree
+from modelpack.tensors import probe
+
+
+class LocalChunks:
+    """Where wanted chunks can be had on this machine; a container of their hashes."""
+
+    def __init__(self, wanted: Collection[ChunkHash]) -> None:
+        """Prepare to look only for these hashes."""
+        self._wanted = wanted
+        self._places: dict[ChunkHash, tuple[int, str, int, int]] = {}
+        self._trees: list[Tree] = []
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._places
+
+    def add_indexed(self, directory: Path, index: ChunkIndex, files: Iterable[IndexedFile]) -> None:
+        """Offer files of a directory whose chunks an index knows."""
+        number = self._add_tree(directory)
+        for file in files:
+            for chunk in file.chunks:
+                value = index.hash_of(chunk)
+                if value in self._wanted:
+                    place = (number, file.path, index.offsets[chunk], index.lengths[chunk])
+                    self._places.setdefault(value, place)
+
+    def add_directory(self, directory: Path) -> None:
+        """Offer every file of a directory: by its own index if it was pulled, else by hashing.
+
+        Raises:
+            NotFoundError, UsageError: there is no such directory.
+        """
+        try:
+            index = decode_index((directory / METADATA_DIR / CHUNKS).read_bytes())
+        except (OSError, FormatError):
+            self._hash_directory(directory)
+        else:
+            self.add_indexed(directory, index, index.files)
+
+    def read(self, value: ChunkHash) -> bytes | None:
+        """Return a chunk's bytes, or None if they are no longer what they were."""
+        number, path, offset, length = self._places[value]
+        try:
+            fd = self._trees[number].open(path)
+        except (OSError, IntegrityError):
+            return None
+        try:
+            data = os.pread(fd, length, offset)
+        finally:
+            os.close(fd)
+        return data if chunk_hash(data) == value else None
+
+    def close(self) -> None:
+        """Give the directories up."""
+        for tree in self._trees:
+            tree.close()
+        self._trees.clear()
+
+    def _add_tree(self, directory: Path) -> int:
+        self._trees.append(Tree(directory))
+        return len(self._trees) - 1
+
+    def _hash_directory(self, directory: Path) -> None:
+        for file in scan_directory(directory).files:
+            number = self._add_tree(file.source.parent)
+            fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                offset = 0
+                for length in _lengths(fd, file.path, file.size):
+                    value = chunk_hash(os.pread(fd, length, offset))
+                    if value in self._wanted:
+                        place = (number, file.source.name, offset, length)
+                        self._places.setdefault(value, place)
+                    offset += length
+            finally:
+                os.close(fd)
+
+
+def _lengths(fd: int, path: str, size: int) -> "array[int]":
+    def read(offset: int, length: int) -> bytes:
+        return os.pread(fd, length, offset)
+
+    return array("I", chunk_lengths(size, probe(path, read, size)))

@@ -1,0 +1,325 @@
+"""Where a pull in progress keeps its files: partial files and a journal of verified chunks.
+
+Owns the staging directory. After a crash at any instant, opening it again tells which chunks are
+verified: those the journal lists (their bytes were on disk before the journal was), and those
+whose bytes hash right now. Leaves out moving finished files to where they belong
+(``stores/destination.py``, ``runtime/``).
+
+Layout, under a directory that only its owner may enter (a file swapped between its verification
+and its use is CVE-2026-4137):
+
+```text
+journal     32 bytes key, then one bit for each chunk
+NUMBER      the partial file number NUMBER of the chunk index
+```
+"""
+
+import ctypes
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelpack.chunkindex import ChunkIndex
+from modelpack.digest import chunk_hash
+from modelpack.errors import SpaceError
+from modelpack.events import Moved, Observer
+from modelpack.plan import ChunkMap
+from modelpack.stores.files import mapped_errors, sync_directory
+
+_logger = logging.getLogger(__name__)
+
+JOURNAL = "journal"
+# A crash costs at most this much re-hashing.
+_SYNC_BYTES = 256 * 1024 * 1024
+_SYNC_SECONDS = 2.0
+_MAX_OPEN_FILES = 128
+# From this many dirty files on, one syncfs is cheaper than an fdatasync for each.
+_SYNCFS_FROM = 64
+# Room for directories, the journal and the metadata besides the files themselves.
+_RESERVE_BYTES = 1024 * 1024
+_KEY_BYTES = 32
+
+
+class Staging:
+    """The partial files of one artifact; a ``download.Sink`` that several threads write to."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        key: bytes,
+        chunk_map: ChunkMap,
+        files: Iterable[int],
+        observer: Observer,
+    ) -> None:
+        """Open or make the staging directory for the files with these numbers.
+
+        ``key`` (32 bytes) identifies the chunk index; a journal with another is not believed.
+
+        Raises:
+            SpaceError: the files will not fit.
+            ModelpackError: the directory cannot be used.
+        """
+        self.directory = directory
+        self._map = chunk_map
+        self._index: ChunkIndex = chunk_map.index
+        self._key = key
+        self.files = tuple(files)
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._in_use: dict[int, int] = {}
+        self._dirty: set[int] = set()
+        self._unsynced: list[int] = []
+        self._unsynced_bytes = 0
+        self._bits = bytearray((self._index.chunk_count + 7) // 8)
+        self._wake = threading.Event()
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self.verified_chunks: set[int] = set()
+        self.fetched_bytes = 0
+        """Content that came over the wire in this run."""
+        with mapped_errors(f"cannot use {directory}"):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            directory.chmod(0o700)
+            self._check_space()
+            self._journal = os.open(
+                directory / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+        self._recover()
+        self._syncer = threading.Thread(target=self._sync_loop, name="modelpack-sync", daemon=True)
+        self._syncer.start()
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def write(self, chunk: int, offset: int, data: memoryview) -> None:
+        """Put bytes at ``offset`` of a chunk.
+
+        Raises:
+            SpaceError: the file system is full.
+        """
+        number = self._map.file_of[chunk]
+        position = self._index.offsets[chunk] + offset
+        with (
+            mapped_errors(f"cannot write {self._index.files[number].path}"),
+            self._file(number) as fd,
+        ):
+            while data:
+                count = os.pwrite(fd, data, position)
+                position += count
+                data = data[count:]
+
+    def verified(self, chunk: int) -> None:
+        """Take note that a chunk is written and matches its hash."""
+        self._note(chunk, reused=False)
+
+    def copied(self, chunk: int) -> None:
+        """Take note that a chunk was copied from this machine and matches its hash."""
+        self._note(chunk, reused=True)
+
+    def read(self, chunk: int) -> bytes:
+        """Return a chunk's bytes from its partial file."""
+        number = self._map.file_of[chunk]
+        with self._file(number) as fd:
+            return os.pread(fd, self._index.lengths[chunk], self._index.offsets[chunk])
+
+    def path(self, number: int) -> Path:
+        """Return where file ``number`` is being built."""
+        return self.directory / str(number)
+
+    def _note(self, chunk: int, *, reused: bool) -> None:
+        length = self._index.lengths[chunk]
+        number = self._map.file_of[chunk]
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            self.verified_chunks.add(chunk)
+            self.fetched_bytes += 0 if reused else length
+            self._unsynced.append(chunk)
+            self._dirty.add(number)
+            self._unsynced_bytes += length
+            if self._unsynced_bytes >= _SYNC_BYTES:
+                self._wake.set()
+            self._observer(Moved(item=self._index.files[number].path, size=length, reused=reused))
+
+    @contextmanager
+    def _file(self, number: int) -> Iterator[int]:
+        """Lend the descriptor of a partial file, keeping a bounded number open."""
+        with self._lock:
+            fd = self._open.pop(number, -1)
+            if fd < 0:
+                fd = self._create(number)
+            self._open[number] = fd
+            self._in_use[number] = self._in_use.get(number, 0) + 1
+            self._close_surplus()
+        try:
+            yield fd
+        finally:
+            with self._lock:
+                self._in_use[number] -= 1
+                if not self._in_use[number]:
+                    del self._in_use[number]
+
+    def _create(self, number: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self.path(number), flags, 0o600)
+        size = self._index.files[number].size
+        if os.fstat(fd).st_size != size:
+            os.ftruncate(fd, size)
+        return fd
+
+    def _close_surplus(self) -> None:
+        for number in list(self._open):
+            if len(self._open) <= _MAX_OPEN_FILES:
+                return
+            if number not in self._in_use:
+                os.close(self._open.pop(number))
+
+    # --- durability --------------------------------------------------------------------------
+
+    def _sync_loop(self) -> None:
+        while not self._stopping:
+            self._wake.wait(_SYNC_SECONDS)
+            self._wake.clear()
+            try:
+                self.sync()
+            except BaseException as error:  # noqa: BLE001 - raised by the next chunk
+                with self._lock:
+                    self._failure = error
+                return
+
+    def sync(self) -> None:
+        """Make every chunk noted so far survive a power loss, then list it in the journal.
+
+        Raises:
+            SpaceError, ModelpackError: the disk refused; the journal is unchanged.
+        """
+        with self._lock:
+            chunks, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
+            numbers, self._dirty = self._dirty, set()
+        if not chunks:
+            return
+        with mapped_errors(f"cannot write to {self.directory}"):
+            if len(numbers) >= _SYNCFS_FROM:
+                _syncfs(self._journal)
+            else:
+                for number in numbers:
+                    with self._file(number) as fd:
+                        os.fdatasync(fd)
+            for chunk in chunks:
+                self._bits[chunk >> 3] |= 1 << (chunk & 7)
+            self._write_journal()
+
+    def _write_journal(self) -> None:
+        data = memoryview(self._key + self._bits)
+        position = 0
+        while position < len(data):
+            position += os.pwrite(self._journal, data[position:], position)
+        os.fdatasync(self._journal)
+
+    # --- coming back -------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Find out which chunks an earlier, interrupted run left here."""
+        with mapped_errors(f"cannot read {self.directory}"):
+            stored = os.pread(self._journal, _KEY_BYTES + len(self._bits), 0)
+            if stored[:_KEY_BYTES] == self._key and len(stored) == _KEY_BYTES + len(self._bits):
+                self._bits[:] = stored[_KEY_BYTES:]
+            else:
+                os.ftruncate(self._journal, 0)
+            for number in self.files:
+                self._recover_file(number)
+
+    def _recover_file(self, number: int) -> None:
+        file = self._index.files[number]
+        try:
+            status = os.stat(self.path(number), follow_symlinks=False)
+        except FileNotFoundError:
+            for chunk in file.chunks:
+                self._bits[chunk >> 3] &= ~(1 << (chunk & 7))
+            return
+        if status.st_size != file.size:
+            for chunk in file.chunks:
+                self._bits[chunk >> 3] &= ~(1 << (chunk & 7))
+        with self._file(number) as fd:
+            for chunk in file.chunks:
+                if self._bits[chunk >> 3] >> (chunk & 7) & 1:
+                    self.verified_chunks.add(chunk)
+                elif self._hashes_right(fd, chunk):
+                    self.verified_chunks.add(chunk)
+                    self._unsynced.append(chunk)
+                    self._dirty.add(number)
+
+    def _hashes_right(self, fd: int, chunk: int) -> bool:
+        """Tell whether a chunk that the journal does not list is there all the same."""
+        start = self._index.offsets[chunk]
+        length = self._index.lengths[chunk]
+        try:
+            if os.lseek(fd, start, os.SEEK_DATA) >= start + length:
+                return False
+        except OSError:  # ENXIO: only a hole from here to the end
+            return False
+        return chunk_hash(os.pread(fd, length, start)) == self._index.hash_of(chunk)
+
+    def _check_space(self) -> None:
+        needed = _RESERVE_BYTES
+        for number in self.files:
+            needed += self._index.files[number].size
+            try:
+                needed -= os.stat(self.path(number), follow_symlinks=False).st_blocks * 512
+            except FileNotFoundError:
+                continue
+        status = os.statvfs(self.directory)
+        free = status.f_bavail * status.f_frsize
+        if needed > free:
+            raise SpaceError(
+                f"{self.directory}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; "
+                "free some space and run again"
+            )
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def complete(self) -> None:
+        """Make all partial files durable and stop writing.
+
+        Raises:
+            SpaceError, ModelpackError: the disk refused.
+        """
+        with mapped_errors(f"cannot write to {self.directory}"):
+            for number in self.files:  # files without any chunk have not been made yet
+                if not self._index.files[number].chunk_count:
+                    with self._file(number) as fd:
+                        os.fchmod(fd, 0o600)
+        self.sync()
+        self.close()
+
+    def close(self) -> None:
+        """Stop, keeping what is verified for the next run."""
+        self._stopping = True
+        self._wake.set()
+        if self._syncer.is_alive():
+            self._syncer.join()
+        with self._lock:
+            for fd in self._open.values():
+                os.close(fd)
+            self._open.clear()
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+
+    def remove(self) -> None:
+        """Remove the directory and what is left in it."""
+        for entry in os.scandir(self.directory):
+            os.unlink(entry.path)
+        self.directory.rmdir()
+        sync_directory(self.directory.parent)
+
+
+def _syncfs(fd: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
