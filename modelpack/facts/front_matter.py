@@ -102,7 +102,7 @@ def _members(text: str) -> Iterator[tuple[str, str | list[str]]]:
         elif isinstance(event, yaml.ScalarEvent):
             if depth == 0:
                 raise _RefusedError("is not a mapping")
-            is_null = event.implicit[0] and event.style is None and event.value in _NULLS
+            is_null = not event.style and event.implicit[0] and event.value in _NULLS
             if depth == 1 and key is None:
                 key = event.value
             elif depth == 1 and key is not None:

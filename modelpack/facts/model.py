@@ -177,14 +177,14 @@ def _from_json(name: str, value: object) -> Any:
         valid = (
             isinstance(value, list)
             and len(value) <= MAX_ITEMS
-            and all(clean_text(item) == item for item in value)
+            and all(_is_text(item) for item in value)
         )
         result: Any = tuple(value) if valid and isinstance(value, list) else None
     elif name == "parameters_by_dtype":
         valid = (
             isinstance(value, dict)
             and len(value) <= MAX_ITEMS
-            and all(clean_text(key) == key and _is_count(count) for key, count in value.items())
+            and all(_is_text(key) and _is_count(count) for key, count in value.items())
         )
         result = value
     elif name in _NUMBERS:
@@ -192,10 +192,14 @@ def _from_json(name: str, value: object) -> Any:
     elif name == "chat_template":
         valid, result = isinstance(value, bool), value
     else:
-        valid, result = clean_text(value) == value, value
+        valid, result = _is_text(value), value
     if not valid:
         raise FormatError(f"model facts have a member {name} of the wrong type or over a bound")
     return result
+
+
+def _is_text(value: object) -> bool:
+    return value is not None and clean_text(value) == value
 
 
 def _is_count(value: object) -> bool:

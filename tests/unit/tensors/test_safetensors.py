@@ -341,7 +341,9 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
 )
 tensors = st.lists(
     st.tuples(
-        names, st.sampled_from(["U8", "I16", "F32", "F64", "F4"]), st.lists(st.integers(0, 4))
+        names,
+        st.sampled_from(["U8", "I16", "F32", "F64", "F4"]),
+        st.lists(st.integers(0, 4), max_size=4),
     ),
     max_size=6,
     unique_by=lambda each: each[0],
