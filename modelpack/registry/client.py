@@ -1,0 +1,269 @@
+"""Requests to one registry's API: authenticated, retried, bounded, never leaking credentials.
+
+Owns everything that is the same for every request of the control plane. Leaves out what the
+requests mean (``repository.py``) and moving bulk bytes (``uploads.py``, ``ranges.py``), which
+share its authenticator, TLS context and retry rules.
+"""
+
+import contextlib
+import ssl
+import time
+import urllib.parse
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from modelpack._version import __version__
+from modelpack.descriptor import MAX_MANIFEST_BYTES
+from modelpack.errors import IntegrityError, NetworkError
+from modelpack.events import Observer
+from modelpack.registry import addresses
+from modelpack.registry.auth import PULL, Authenticator, TokenAnswer
+from modelpack.registry.errors import MAX_ERROR_BYTES, RETRIED_STATUSES, response_error
+from modelpack.registry.options import ConnectionOptions
+from modelpack.registry.retry import Backoff, Contact, final_failure, reason_of, retry_after
+
+USER_AGENT = f"modelpack/{__version__}"
+_DEFAULT_CONNECTIONS = 16
+# Registries redirect a blob once, some CDNs twice.
+_MAX_REDIRECTS = 5
+# A token may run out between two tries, once more than is likely.
+_MAX_RENEWALS = 2
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TOKEN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Response:
+    """An answer whose body was read."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Looked up in any case."""
+    body: bytes
+    url: str
+
+
+class RegistryClient:
+    """The connections to one repository of a registry; thread-safe."""
+
+    def __init__(
+        self,
+        registry: str,
+        repository: str | None,
+        options: ConnectionOptions | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Prepare, without connecting.
+
+        Raises:
+            UsageError: the options' certificate file is unusable.
+        """
+        self.registry = registry
+        self.repository = repository
+        self.options = options or ConnectionOptions()
+        self.endpoint = self.options.endpoint(registry)
+        self.ssl_context: ssl.SSLContext = self.options.ssl_context()
+        self.contact = Contact()
+        self._observer = observer
+        connections = self.options.max_connections or _DEFAULT_CONNECTIONS
+        self._http = httpx.Client(
+            http2=False,
+            verify=self.ssl_context,
+            trust_env=True,
+            follow_redirects=False,
+            timeout=httpx.Timeout(
+                self.options.read_timeout, connect=self.options.connect_timeout, pool=None
+            ),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        )
+        self.authenticator = Authenticator(
+            registry=registry,
+            repository=repository,
+            endpoint=self.endpoint,
+            options=self.options,
+            send=self._send_for_token,
+            backoff=self.backoff,
+        )
+
+    @property
+    def name(self) -> str:
+        """``registry/repository``, for messages."""
+        return f"{self.registry}/{self.repository}" if self.repository else self.registry
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def backoff(self, what: str) -> Backoff:
+        """Return fresh retries for one piece of work, under this client's options."""
+        return Backoff(
+            what, patience=self.options.patience, contact=self.contact, observer=self._observer
+        )
+
+    def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """Return the URL of ``path`` in the repository's part of the API (``/v2/NAME/``)."""
+        prefix = f"{self.repository}/" if self.repository else ""
+        url = f"{self.endpoint.url}/v2/{prefix}{path}"
+        return f"{url}?{urllib.parse.urlencode(query)}" if query else url
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        what: str,
+        expect: Collection[int] = (200,),
+        actions: str = PULL,
+        also: str | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        max_bytes: int = MAX_MANIFEST_BYTES,
+    ) -> Response:
+        """Send a request until it is answered for good, and read its body.
+
+        ``target`` is a path in the repository or an absolute URL. ``what`` says in an error what
+        was being done. A status outside ``expect`` is raised as the error it means.
+
+        Raises:
+            ModelpackError: any class, as ``errors.response_error`` maps the answer.
+            NetworkError: no answer within the patience.
+            IntegrityError: a body above ``max_bytes``, or an unsafe redirect.
+        """
+        url = target if "://" in target else self.url(target, query)
+        backoff = self.backoff(what)
+        while True:
+            try:
+                with self.open(
+                    method,
+                    url,
+                    what=what,
+                    actions=actions,
+                    also=also,
+                    headers=headers,
+                    content=content,
+                ) as opened:
+                    status = opened.status_code
+                    if status not in RETRIED_STATUSES or status in expect:
+                        limit = max_bytes if status in expect else MAX_ERROR_BYTES
+                        body = _read(opened, limit, what, strict=status in expect)
+                        break
+                    reason = f"HTTP status {status}"
+                    after = retry_after(opened.headers.get("Retry-After"), now=time.time())
+            except httpx.TransportError as error:
+                reason, after = self.transient(error), None
+            backoff.wait(reason, after)
+        if status not in expect:
+            raise response_error(
+                status,
+                body,
+                what=what,
+                registry=self.registry,
+                logged_in=self.authenticator.logged_in,
+            )
+        return Response(status=status, headers=opened.headers, body=body, url=str(opened.url))
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        what: str,
+        actions: str = PULL,
+        also: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Send one request, with authentication and redirects but no retries; the body is unread.
+
+        Only GET and HEAD are redirected. Authorization goes to the registry's own origin only.
+
+        Raises:
+            httpx.TransportError: the connection failed; see ``transient``.
+            AuthError, UnsafeAddressError: as ``Authenticator.renew`` and ``resolve_location``.
+        """
+        renewals = redirects = 0
+        while True:
+            own = addresses.origin_of(url) == self.endpoint
+            authorization = self.authenticator.authorization(actions, also=also) if own else None
+            sent = dict(headers or {})
+            if authorization:
+                sent["Authorization"] = authorization
+            request = self._http.build_request(method, url, headers=sent, content=content)
+            response = self._http.send(request, stream=True)
+            try:
+                self.contact.make()
+                if response.status_code == 401 and own and renewals < _MAX_RENEWALS:
+                    challenge = ", ".join(response.headers.get_list("WWW-Authenticate"))
+                    response.close()
+                    self.authenticator.renew(challenge, authorization, actions, also=also)
+                    renewals += 1
+                    continue
+                location = response.headers.get("Location")
+                if (
+                    response.status_code in _REDIRECTS
+                    and location is not None
+                    and method in {"GET", "HEAD"}
+                ):
+                    redirects += 1
+                    if redirects > _MAX_REDIRECTS:
+                        raise NetworkError(f"{what}: more than {_MAX_REDIRECTS} redirects")
+                    url = addresses.resolve_location(url, location)
+                    continue
+                yield response
+                return
+            finally:
+                response.close()
+
+    def transient(self, error: httpx.TransportError) -> str:
+        """Return the reason of a connection failure that may pass.
+
+        Raises:
+            NetworkError: it will not pass (no such host, certificate not trusted, no TLS there).
+        """
+        final = final_failure(error, self.registry)
+        if final is not None:
+            raise final from error
+        return reason_of(error)
+
+    def _send_for_token(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        form: Mapping[str, str] | None,
+        max_bytes: int,
+    ) -> TokenAnswer:
+        request = self._http.build_request(
+            method,
+            url,
+            headers=dict(headers),
+            data=dict(form) if form is not None else None,
+            timeout=min(_TOKEN_SECONDS, self.options.read_timeout),
+        )
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                body = _read(response, max_bytes, "token service", strict=True)
+            finally:
+                response.close()
+        except httpx.TransportError as error:
+            raise ConnectionError(self.transient(error)) from error
+        return TokenAnswer(response.status_code, body, response.headers.get("Retry-After"))
+
+
+def _read(response: httpx.Response, limit: int, what: str, *, strict: bool) -> bytes:
+    """Read a body of at most ``limit`` bytes; a longer one is an error, or cut if not strict."""
+    data = bytearray()
+    for piece in response.iter_raw():
+        data += piece
+        if len(data) > limit:
+            if strict:
+                raise IntegrityError(f"{what}: the answer is larger than {limit} bytes")
+            return bytes(data[:limit])
+    return bytes(data)

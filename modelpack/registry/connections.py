@@ -1,0 +1,95 @@
+"""Bare connections for bulk bytes: a connected socket, and the request line's form on it.
+
+httpx copies every partial send of a large body; bulk bytes therefore go through sockets of our
+own. Owns connecting, TLS, and the proxies that the environment names. Leaves out requests.
+"""
+
+import base64
+import http.client
+import socket
+import ssl
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+
+from modelpack.errors import UsageError
+from modelpack.registry import addresses
+from modelpack.registry.addresses import Origin
+from modelpack.registry.options import ConnectionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connected socket to an origin, perhaps through a proxy."""
+
+    socket: socket.socket
+    origin: Origin
+    through_proxy: bool
+    proxy_authorization: str | None = None
+
+    def target(self, url: str) -> str:
+        """Return what stands in the request line for ``url`` (RFC 9112, "Request Target")."""
+        path = addresses.path_of(url)
+        return f"{self.origin.url}{path}" if self.through_proxy else path
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether bytes must pass through the TLS library."""
+        return isinstance(self.socket, ssl.SSLSocket)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+def connect(origin: Origin, options: ConnectionOptions, context: ssl.SSLContext) -> Connection:
+    """Connect to an origin, directly or through the environment's proxy for it.
+
+    Raises:
+        OSError, http.client.HTTPException: no connection; see ``retry.final_failure``.
+        UsageError: the environment names a proxy that is no http proxy.
+    """
+    proxy = _proxy_for(origin)
+    host, port = (origin.host, origin.port)
+    headers: dict[str, str] = {}
+    if proxy is not None:
+        host, port = proxy.hostname or "", proxy.port or 80
+        if proxy.username:
+            headers["Proxy-Authorization"] = _basic(proxy)
+    connection: http.client.HTTPConnection
+    if origin.scheme == "https":
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=options.connect_timeout, context=context
+        )
+        if proxy is not None:
+            connection.set_tunnel(origin.host, origin.port, headers)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=options.connect_timeout)
+    connection.connect()
+    connected = connection.sock
+    connected.settimeout(options.read_timeout)
+    plain_proxy = proxy is not None and origin.scheme == "http"
+    return Connection(
+        connected, origin, plain_proxy, headers.get("Proxy-Authorization") if plain_proxy else None
+    )
+
+
+def _proxy_for(origin: Origin) -> urllib.parse.SplitResult | None:
+    if urllib.request.proxy_bypass(origin.host):
+        return None
+    proxies = urllib.request.getproxies()
+    named = proxies.get(origin.scheme) or proxies.get("all")
+    if not named:
+        return None
+    proxy = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
+    if proxy.scheme != "http" or not proxy.hostname:
+        raise UsageError(
+            f"the proxy for {origin.scheme} that the environment names is not an http:// proxy"
+        )
+    return proxy
+
+
+def _basic(proxy: urllib.parse.SplitResult) -> str:
+    user = urllib.parse.unquote(proxy.username or "")
+    password = urllib.parse.unquote(proxy.password or "")
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -1,0 +1,80 @@
+"""How to reach a registry: the caller's choices, and what follows from them.
+
+Owns the options value, the address of a registry's API and the TLS context that both planes use.
+Leaves out who the user is (``credentials.py``).
+
+    >>> ConnectionOptions().endpoint("localhost:5000").url
+    'http://localhost:5000'
+    >>> ConnectionOptions().endpoint("docker.io").url
+    'https://registry-1.docker.io'
+"""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack.errors import UsageError
+from modelpack.reference import is_loopback_host, split_host_port
+from modelpack.registry.addresses import Origin
+from modelpack.registry.credentials import Credentials
+
+# Docker Hub's API does not live at the name its references carry.
+DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_DOCKER_HUB_API = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConnectionOptions:
+    """Choices that hold for every request to one registry."""
+
+    plain_http: bool | None = None
+    """Use HTTP without TLS; None means on loopback only, as Docker does."""
+    ca_file: Path | None = None
+    """PEM certificates to trust besides the system's."""
+    insecure_tls: bool = False
+    """Accept any certificate: for tests, never for real credentials."""
+    max_connections: int | None = None
+    limit_rate: int | None = None
+    """Bytes per second over all connections together; None is no limit."""
+    connect_timeout: float = 15.0
+    """Seconds until a connection must stand."""
+    read_timeout: float = 60.0
+    """Seconds without a single byte after which a connection counts as dead."""
+    patience: float = 120.0
+    """Seconds of retries without any progress after which the work is given up."""
+    credentials: Credentials | None = None
+    """Use these instead of the stored ones."""
+    auth_file: Path | None = None
+    """Look for stored credentials here only."""
+    token_hosts: tuple[str, ...] = ()
+    """Hosts besides the registry's own site that may be sent credentials to issue tokens."""
+    state_directory: Path | None = None
+    """Where unfinished uploads are remembered; None is the user's cache directory."""
+
+    def endpoint(self, registry: str) -> Origin:
+        """Return where the API of ``registry`` (``host`` or ``host:port``) is reached."""
+        host, port = split_host_port(registry)
+        if registry in DOCKER_HUB:
+            host = _DOCKER_HUB_API
+        plain = is_loopback_host(host) if self.plain_http is None else self.plain_http
+        return Origin("http" if plain else "https", host.lower(), port or (80 if plain else 443))
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return a client context that trusts the system's certificates and ``ca_file``.
+
+        Raises:
+            UsageError: ``ca_file`` cannot be read or holds no certificate.
+        """
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.ca_file is not None:
+            try:
+                context.load_verify_locations(cafile=self.ca_file)
+            except ssl.SSLError as error:
+                raise UsageError(f"{self.ca_file} holds no PEM certificate") from error
+            except OSError as error:
+                raise UsageError(f"{self.ca_file} cannot be read: {error.strerror}") from error
+        if self.insecure_tls:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context

@@ -1,0 +1,51 @@
+"""Keeping a rate of bytes over all connections together.
+
+Owns the token bucket. Clock and sleep are arguments.
+
+    >>> RateLimiter(None).take(10**9)
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+# Bytes that may go at once after a pause, as seconds' worth: short enough that a rate seen over a
+# second is the rate asked for.
+_BURST_SECONDS = 0.25
+_SMALLEST_PIECE = 16 * 1024
+
+
+class RateLimiter:
+    """A token bucket; thread-safe. Without a rate it costs nothing."""
+
+    def __init__(
+        self,
+        rate: int | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Limit to ``rate`` bytes per second, or not at all."""
+        self._rate = rate
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._free_at = clock()
+
+    def piece(self, largest: int) -> int:
+        """Return how many bytes to move between two calls of ``take``."""
+        if self._rate is None:
+            return largest
+        return max(_SMALLEST_PIECE, min(largest, int(self._rate * _BURST_SECONDS)))
+
+    def take(self, count: int) -> None:
+        """Wait until ``count`` bytes may move."""
+        if self._rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            start = max(self._free_at, now - _BURST_SECONDS)
+            self._free_at = start + count / self._rate
+            wait = self._free_at - now
+        if wait > 0:
+            self._sleep(wait)
