@@ -1,0 +1,152 @@
+"""AMD: ``/dev/kfd`` and the DRM nodes of each GPU or compute partition, as amd-ctk lists them.
+
+Owns the order of devices (all of one card together, by render node), their unique ids from the KFD
+topology, and the nodes. Leaves out ROCm itself, which images bring.
+
+>>> unique_id("12345678901234567890")
+'GPU-ab54a98ceb1f0ad2'
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from cdi.discovery import sysfs
+from cdi.discovery.tree import Tree
+from cdi.inventory import Accelerator, Driver, Node, Partition, Vendor
+from cdi.spec import ContainerEdits
+from cdi.vendors import base
+from cdi.vendors.base import Basis, Found, Note, NoteKind, Support
+
+_PCI_DRIVER = "/sys/module/amdgpu/drivers/pci:amdgpu"
+_PLATFORM = "/sys/devices/platform"
+_KFD_NODES = "/sys/class/kfd/kfd/topology/nodes"
+_KFD = "/dev/kfd"
+_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
+_PROPERTY = re.compile(r"(\w+) (\d{1,20})", re.ASCII)
+
+
+def unique_id(number: str) -> str:
+    """Return KFD's unique id as ROCm writes it in ROCR_VISIBLE_DEVICES; empty for none."""
+    return f"GPU-{int(number):016x}" if int(number) else ""
+
+
+class Amd(base.UsualNames):
+    """AMD GPUs under the amdgpu driver."""
+
+    support = Support(
+        vendor=Vendor.AMD,
+        kinds={"gpu": "amd.com/gpu"},
+        basis=Basis.OFFICIAL,
+        source="amd-ctk cdi generate of ROCm/container-toolkit",
+    )
+
+    def discover(self, tree: Tree, driver_root: str) -> Found:  # noqa: ARG002 - images bring ROCm
+        """Find GPUs under the amdgpu driver, and the compute partitions beside them."""
+        looked = (_PCI_DRIVER, f"{_PLATFORM}/amdgpu_xcp_*", _KFD_NODES)
+        ids = _unique_ids(tree)
+        functions = [(name, f"{_PCI_DRIVER}/{name}") for name in tree.names(_PCI_DRIVER, _ADDRESS)]
+        parts = [
+            ("", f"{_PLATFORM}/{name}") for name in tree.names(_PLATFORM, r"amdgpu_xcp_\d{1,4}")
+        ]
+        cards: dict[str, list[Accelerator]] = {}
+        for address, path in functions + parts:
+            device = _device(tree, address, path, ids)
+            if device is not None:
+                # A card's partitions share its unique id; without one, each stands alone.
+                cards.setdefault(device.uuid or path, []).append(device)
+        devices = [
+            device
+            for group in cards.values()
+            for device in sorted(_one_card(group), key=lambda d: d.render or 0)
+        ]
+        if not devices:
+            return Found(looked=looked)
+        nodes = base.existing_nodes(tree, [_KFD])
+        version = tree.read("/sys/module/amdgpu/version") or ""
+        notes = () if nodes else (_no_kfd(),)
+        return Found(
+            devices=tuple(replace(device, index=i) for i, device in enumerate(devices)),
+            driver=Driver(version=version, nodes=nodes),
+            notes=notes,
+            looked=looked,
+        )
+
+    def device_edits(self, device: Accelerator, driver: Driver) -> ContainerEdits:
+        """Return the DRM nodes and kfd, which amd-ctk gives each device and not the whole spec."""
+        own = device.nodes or base.drm_nodes(device)
+        return base.node_edits((*own, *(driver.nodes or (Node(path=_KFD),)))) if own else _NONE
+
+    def partition_edits(
+        self, device: Accelerator, partition: Partition, driver: Driver
+    ) -> ContainerEdits:
+        """Return the device's edits and the partition's nodes; inventories name none for AMD."""
+        return self.device_edits(device, driver) + base.node_edits(partition.nodes)
+
+    def common_edits(
+        self,
+        devices: Sequence[Accelerator],  # noqa: ARG002
+        driver: Driver,
+    ) -> tuple[ContainerEdits, tuple[Note, ...]]:
+        """Return the mounts that the inventory names; amd-ctk itself makes none."""
+        files = (*driver.libraries, *driver.binaries, *driver.firmware, *driver.configs)
+        return ContainerEdits(mounts=base.by_depth(base.mounts(files, driver))), ()
+
+
+_NONE = ContainerEdits()
+MODULE = Amd()
+
+
+def _unique_ids(tree: Tree) -> dict[int, str]:
+    """Return the unique ids of the KFD topology by the minor of their render node."""
+    found = {}
+    for name in tree.names(_KFD_NODES, r"\d{1,4}"):
+        text = tree.read(f"{_KFD_NODES}/{name}/properties") or ""
+        properties = {match[1]: match[2] for match in _PROPERTY.finditer(text)}
+        minor = int(properties.get("drm_render_minor", "0"))
+        if minor > 0:
+            found[minor] = unique_id(properties.get("unique_id", "0"))
+    return found
+
+
+def _device(tree: Tree, address: str, path: str, ids: Mapping[int, str]) -> Accelerator | None:
+    drm = sysfs.drm_of(tree, path)
+    if not drm.nodes:
+        return None
+    return Accelerator(
+        vendor=Vendor.AMD,
+        type="gpu",
+        index=0,
+        uuid=ids.get(drm.render or 0, ""),
+        product=tree.read(f"{path}/product_name") or "",
+        memory=sysfs.bytes_in(tree, f"{path}/mem_info_vram_total"),
+        pci=address,
+        numa=sysfs.numa_node(tree, address),
+        card=drm.card,
+        render=drm.render,
+        nodes=drm.nodes,
+    )
+
+
+def _one_card(group: Sequence[Accelerator]) -> list[Accelerator]:
+    """Return the devices of one card; partitions share its address, and its id names none of them."""
+    if len(group) == 1:
+        return list(group)
+    whole = next((device for device in group if device.pci), group[0])
+    return [
+        replace(
+            device,
+            uuid="",
+            product=device.product or whole.product,
+            memory=None,
+            pci=whole.pci,
+            numa=whole.numa,
+            attributes={"uniqueID": device.uuid},
+        )
+        for device in group
+    ]
+
+
+def _no_kfd() -> Note:
+    text = f"{_KFD}: it does not exist on this machine, and ROCm does not work without it"
+    return Note(vendor=Vendor.AMD, kind=NoteKind.LEFT_OUT, text=text)
