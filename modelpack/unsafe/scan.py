@@ -39,6 +39,7 @@ _SEALED = {
     b"\x04\x22\x4d\x18": "lz4-compressed",
 }
 _PEEK_BYTES = 1024
+_XZ_MEMORY_BYTES = 128 * 1024 * 1024
 _STORAGE_ENTRY = re.compile(r"(?:[^/]+/)?(?:data|constants)/[0-9]+\Z")
 _MAX_FINDINGS = 64
 # A zip of a few megabytes can unpack to terabytes; what is not tensors is a few megabytes.
@@ -188,7 +189,7 @@ def _peek_compressed(head: bytes) -> bytes | None:
     openers: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
         (b"\x1f\x8b", lambda data: zlib.decompressobj(31).decompress(data, _PEEK_BYTES)),
         (b"BZh", lambda data: bz2.BZ2Decompressor().decompress(data, _PEEK_BYTES)),
-        (b"\xfd7zXZ\0", lambda data: lzma.LZMADecompressor().decompress(data, _PEEK_BYTES)),
+        (b"\xfd7zXZ\0", _peek_xz),
     )
     for magic, opener in openers:
         if head.startswith(magic):
@@ -199,10 +200,16 @@ def _peek_compressed(head: bytes) -> bytes | None:
     # zlib has no magic number, only a checksum over two bytes (RFC 1950).
     if head[:1] == b"x" and int.from_bytes(head[:2], "big") % 31 == 0:
         try:
-            return zlib.decompressobj().decompress(head, _PEEK_BYTES)
+            return zlib.decompressobj().decompress(head, _PEEK_BYTES) or None
         except zlib.error:
             return None
     return None
+
+
+def _peek_xz(data: bytes) -> bytes:
+    # The stream states how much memory its dictionary takes, up to 4 GiB.
+    decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+    return decompressor.decompress(data, _PEEK_BYTES)
 
 
 def _finding(path: str, kind: Kind, danger: Danger, detail: str) -> Finding:
