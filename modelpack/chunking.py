@@ -38,7 +38,7 @@ Why rule 6: the end of a pack has to follow from the neighbours alone, or one ad
 every later boundary. Lengths do not serve (all layers of a model look alike), whole names do not
 either (a changed prefix renames every tensor). The block survives a changed prefix and a renamed
 tensor, stays together when a model is cut into other shards (the safetensors library orders a file's
-tensors by name), and has one pack for each of its uninterrupted runs of small tensors.
+tensors by dtype and name), and has one pack for each of its uninterrupted runs of small tensors.
 
 What is not promised: a pack that reaches C within one block shifts the rest of that run when a tensor
 is added to it; a renaming that moves a small tensor to another block regroups the packs it leaves and

@@ -89,7 +89,7 @@ def _choose(files: Mapping[str, TensorFile]) -> Iterator[tuple[_WeightSet, bool]
         here = seen[weights.directory]
         copy = not here.isdisjoint(names)
         copy |= weights.stem.startswith("consolidated") and bool(here)
-        copy |= weights.directory.split("/")[0] == "original" and len(seen) > 1
+        copy |= _is_original(weights.directory) and not all(map(_is_original, seen))
         if not copy:
             here |= names
         yield weights, not copy
@@ -113,12 +113,16 @@ def _rank(weights: _WeightSet) -> tuple[bool, str, bool, int, str]:
         else len(_PREFERRED_STEMS)
     )
     return (
-        weights.directory.split("/")[0] == "original",
+        _is_original(weights.directory),
         weights.directory,
         weights.stem.startswith("consolidated"),
         preferred,
         weights.stem,
     )
+
+
+def _is_original(directory: str) -> bool:
+    return directory.partition("/")[0] == "original"
 
 
 def _gguf_facts(path: str, file: TensorFile, by_dtype: Mapping[str, int]) -> ModelFacts:

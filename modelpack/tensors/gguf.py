@@ -35,7 +35,7 @@ MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 """What the specification says when ``general.alignment`` is absent."""
 
-MAX_KEY_VALUES = 65_536
+MAX_KEY_VALUES = 10_000
 """Metadata entries; files of today have under 100."""
 
 MAX_KEY_BYTES = 65_535
@@ -53,9 +53,12 @@ MAX_DIMENSIONS = 4
 MAX_ARRAY_DEPTH = 4
 """Arrays within arrays: the specification sets no bound, files in use do not nest at all."""
 
-MAX_WALKED_ITEMS = 4_000_000
-"""Strings and inner arrays of all arrays together, which have to be walked one by one. The largest
-vocabularies have some 260,000 tokens and 500,000 merges; this many take about a second."""
+MAX_WALKED_STRINGS = 4_000_000
+"""Strings of all long arrays together, which have to be walked one by one. The largest vocabularies
+have some 260,000 tokens and 500,000 merges; this many take about a second."""
+
+MAX_INNER_ARRAYS = 100_000
+"""Arrays within arrays of one file; walking them is slower still, and files in use have none."""
 
 MAX_KEPT_ITEMS = 64
 """Arrays up to this length are kept (languages, tags, datasets), longer ones summarised."""
@@ -225,11 +228,12 @@ def _read_metadata(cursor: _Cursor, count: int) -> tuple[dict[str, MetadataValue
 
 
 class _Walk:
-    """Read metadata values; keep one budget for all the array items that have to be walked."""
+    """Read metadata values; keep the budgets of what has to be walked item by item."""
 
     def __init__(self, cursor: _Cursor) -> None:
         self._cursor = cursor
-        self._budget = MAX_WALKED_ITEMS
+        self._strings_left = MAX_WALKED_STRINGS
+        self._arrays_left = MAX_INNER_ARRAYS
 
     def value(self, kind: int, key: str) -> MetadataValue:
         if kind == _ARRAY:
@@ -282,14 +286,19 @@ class _Walk:
         if kind in _SCALARS:
             self._cursor.skip(count * struct.calcsize("=" + _SCALARS[kind][1]))
             return
-        self._budget -= count
-        if self._budget < 0:
-            raise FormatError(f"GGUF metadata has over {MAX_WALKED_ITEMS} strings in its arrays")
         if kind == _STRING:
+            self._strings_left -= count
+            if self._strings_left < 0:
+                raise FormatError(
+                    f"GGUF metadata has over {MAX_WALKED_STRINGS} strings in its arrays"
+                )
             self._skip_strings(count)
             return
         if depth == MAX_ARRAY_DEPTH:
             raise FormatError(f"GGUF key {shown(key)} nests arrays over {MAX_ARRAY_DEPTH} deep")
+        self._arrays_left -= count
+        if self._arrays_left < 0:
+            raise FormatError(f"GGUF metadata has over {MAX_INNER_ARRAYS} arrays within arrays")
         for _ in range(count):
             inner_kind, inner_count = self._array_head(key)
             self._skip_items(inner_kind, inner_count, key, depth + 1)

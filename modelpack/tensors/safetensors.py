@@ -57,45 +57,22 @@ _OPEN = re.compile(rb"\{" + _SPACE)
 _CLOSE = re.compile(rb"\}" + _DELIMITER)
 _END = re.compile(rb"\}" + _SPACE)
 _AFTER = re.compile(rb"([,}])" + _SPACE)
+_INTEGERS = rb"(?:%b(?:%b%b){0,%d}+)?+" % (_INTEGER, _COMMA, _INTEGER, MAX_DIMENSIONS - 1)
 # Every writer known puts the three members in this order; _ENTRY_OBJECT takes the others.
 _ENTRY = re.compile(
-    _STRING
-    + _COLON
-    + rb"\{"
-    + _SPACE
-    + rb'"dtype"'
-    + _COLON
-    + rb'"([A-Z0-9_]++)"'
-    + _COMMA
-    + rb'"shape"'
-    + _COLON
-    + rb"\["
-    + _SPACE
-    + rb"((?:"
-    + _INTEGER
-    + rb"(?:"
-    + _COMMA
-    + _INTEGER
-    + rb")*+)?+)"
-    + _SPACE
-    + rb"\]"
-    + _COMMA
-    + rb'"data_offsets"'
-    + _COLON
-    + rb"\["
-    + _SPACE
-    + rb"("
-    + _INTEGER
-    + rb")"
-    + _COMMA
-    + rb"("
-    + _INTEGER
-    + rb")"
-    + _SPACE
-    + rb"\]"
-    + _SPACE
-    + rb"\}"
-    + _DELIMITER
+    rb'%(string)b%(colon)b\{%(space)b"dtype"%(colon)b"([A-Z0-9_]{1,32}+)"%(comma)b'
+    rb'"shape"%(colon)b\[%(space)b(%(integers)b)%(space)b\]%(comma)b'
+    rb'"data_offsets"%(colon)b\[%(space)b(%(integer)b)%(comma)b(%(integer)b)%(space)b\]'
+    rb"%(space)b\}%(delimiter)b"
+    % {
+        b"string": _STRING,
+        b"colon": _COLON,
+        b"comma": _COMMA,
+        b"space": _SPACE,
+        b"integer": _INTEGER,
+        b"integers": _INTEGERS,
+        b"delimiter": _DELIMITER,
+    }
 )
 _ENTRY_OBJECT = re.compile(rb"(\{[^{}]{0,4096}+\})" + _DELIMITER)
 

@@ -188,6 +188,7 @@ def one(name):
             ["original/model.safetensors"],
         ),
         ({"original/model.safetensors": one("b")}, 1, []),
+        ({"original/a/w.safetensors": one("b"), "original/b/w.safetensors": one("b")}, 2, []),
         ({"model.safetensors": one("a"), "model.gguf": a_gguf()}, 1, ["model.gguf"]),
         ({"m-Q4.gguf": a_gguf(), "m-Q8.gguf": a_gguf()}, 256, ["m-Q8.gguf"]),
         ({"m.gguf": a_gguf(), "mmproj.gguf": a_gguf(name="v")}, 512, []),

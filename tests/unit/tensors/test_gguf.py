@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from modelpack.errors import FormatError
 from modelpack.tensors import ArraySummary, bytes_reader, parse_gguf
 from modelpack.tensors.dtypes import GGML_FILE_TYPES, GGML_TYPES
-from modelpack.tensors.gguf import MAX_WALKED_ITEMS
+from modelpack.tensors.gguf import MAX_WALKED_STRINGS
 from tests.support import tensorfiles as raw
 from tests.support.tensorfiles import gguf_file, gguf_pair, gguf_raw, gguf_string, gguf_tensor
 
@@ -353,13 +353,19 @@ def test_attack_7_sizes_that_sum_past_64_bits():
 
 
 def test_too_many_strings_to_walk_are_refused_in_bounded_time():
-    count = MAX_WALKED_ITEMS // 4
+    count = MAX_WALKED_STRINGS // 4
     strings = gguf_string("k%d") + struct.pack("<IIQ", 9, raw.STRING, count) + bytes(8 * count)
     data = gguf_raw([strings.replace(b"%d", b"%02d" % n) for n in range(5)])
     started = time.perf_counter()
     with pytest.raises(FormatError, match="over 4000000 strings"):
         parse(data)
     assert time.perf_counter() - started < 20  # under 1 s on an idle core
+
+
+def test_too_many_arrays_within_arrays_are_refused():
+    pair = gguf_string("k") + struct.pack("<IIQ", 9, 9, 100_001) + bytes(12 * 100_001)
+    with pytest.raises(FormatError, match="over 100000 arrays"):
+        parse(gguf_raw([pair]))
 
 
 def test_100_000_tensors_take_bounded_time():

@@ -287,6 +287,9 @@ FLOODS = {
     "quotes": b'{"__metadata__":{"' + b'\\"' * 1_500_000,
     "spaces": b'{"x":{"dtype":"U8"' + b" " * 3_000_000,
     "ones": b'{"x":{"dtype":"U8","shape":[' + b"1," * 1_500_000,
+    "closed-shape": b'{"x":{"dtype":"U8","shape":['
+    + b"1," * 1_500_000
+    + b'1],"data_offsets":[0,1]}}',
     "digits": b'{"x":{"dtype":"U8","shape":[' + b"1" * 3_000_000,
 }
 
