@@ -41,9 +41,10 @@ tensor, stays together when a model is cut into other shards (the safetensors li
 tensors by dtype and name), and has one pack for each of its uninterrupted runs of small tensors.
 
 What is not promised: a pack that reaches C within one block shifts the rest of that run when a tensor
-is added to it; a renaming that moves a small tensor to another block regroups the packs it leaves and
-joins; taking away what stood between two packs of one block makes them one; and in GGUF the padding after the last tensor of a file is part of that tensor's last chunk, so
-a writer that leaves it out makes that one chunk another.
+is added to it; a renaming that moves a small tensor to another block or place regroups the packs it
+leaves and joins; taking away what stood between two packs of one block makes them one; and in GGUF
+the padding after the last tensor of a file is part of that tensor's last chunk, so a writer that
+leaves it out makes that one chunk another.
 
 Example::
 
