@@ -23,6 +23,7 @@ from modelpack.descriptor import Descriptor
 from modelpack.errors import IntegrityError, NetworkError, TransientError
 from modelpack.events import Observer, Retried
 from modelpack.plan import ChunkMap, ChunkState, FetchRange
+from modelpack.registry.ratelimit import RateLimiter
 from modelpack.schedule import Assignment, ConnectionGovernor, RangeQueue
 from modelpack.storage import ByteStream, RangeConnection, RangeIgnoredError
 
@@ -51,26 +52,6 @@ class Sink(Protocol):
 
     def verified(self, chunk: int) -> None:
         """Take note that all of a chunk's bytes are written and match its hash."""
-
-
-class RateLimiter:
-    """A token bucket over all connections; ``None`` bytes per second means no limit."""
-
-    def __init__(self, bytes_per_second: int | None) -> None:
-        self._rate = bytes_per_second
-        self._lock = threading.Lock()
-        self._due = 0.0
-
-    def pay(self, size: int) -> None:
-        """Wait until ``size`` bytes fit the limit."""
-        if self._rate is None:
-            return
-        with self._lock:
-            now = time.monotonic()
-            self._due = max(self._due, now - 0.1) + size / self._rate
-            wait = self._due - now
-        if wait > 0:
-            time.sleep(wait)
 
 
 class Downloader:
@@ -357,7 +338,7 @@ class Downloader:
             stop = self._failure is not None or assignment.cancelled
         if stop:
             raise TransientError("cancelled")
-        self._limiter.pay(count)
+        self._limiter.take(count)
         return count
 
     def _leave(

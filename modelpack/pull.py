@@ -20,7 +20,7 @@ from modelpack import layering, plan
 from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
 from modelpack.chunkindex import ChunkIndex, source_file
 from modelpack.content import PIECE_BYTES
-from modelpack.download import Downloader, RateLimiter
+from modelpack.download import Downloader
 from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageError
 from modelpack.events import Finished, Observer, Planned, Resolved, Warned, ignore
 from modelpack.manifest import Index, Manifest
@@ -28,6 +28,7 @@ from modelpack.parallel import for_each
 from modelpack.plainpull import plain_pull
 from modelpack.plan import ChunkMap, ChunkState
 from modelpack.reference import Reference
+from modelpack.registry.ratelimit import RateLimiter
 from modelpack.reuse import LocalChunks
 from modelpack.selection import Selection
 from modelpack.storage import RangeConnection, Repository

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from modelpack.content import BlobContent
+from modelpack.content import Content
 from modelpack.descriptor import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, IntegrityError, UsageError
@@ -26,6 +26,7 @@ from modelpack.registry.auth import DELETE, PULL, PUSH
 from modelpack.registry.blobstream import BlobStream
 from modelpack.registry.client import RegistryClient, Response
 from modelpack.registry.options import ConnectionOptions
+from modelpack.registry.ranges import BlobLocations, HttpRangeConnection
 from modelpack.registry.uploads import Uploader
 from modelpack.storage import ByteStream, Progress
 
@@ -59,6 +60,7 @@ class RegistryRepository:
         self._uploader = Uploader(self.client)
         self._referrers_api: bool | None = None
         self._tag_schema_lock = threading.Lock()
+        self._locations = BlobLocations()
 
     @property
     def reference(self) -> Reference:
@@ -183,6 +185,10 @@ class RegistryRepository:
             self.client, descriptor, start, length, what=self._what(descriptor.digest)
         )
 
+    def range_connection(self) -> HttpRangeConnection:
+        """Return a new connection for fetching ranges of blobs, for one thread."""
+        return HttpRangeConnection(self.client, self._locations)
+
     # Content discovery
 
     def tags(self) -> list[str]:
@@ -253,7 +259,7 @@ class RegistryRepository:
         return response.status == 200
 
     def push_blob(
-        self, descriptor: Descriptor, content: BlobContent, progress: Progress | None = None
+        self, descriptor: Descriptor, content: Content, progress: Progress | None = None
     ) -> None:
         """Upload a blob; a normal return means that the registry took it under its digest.
 
