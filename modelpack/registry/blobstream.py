@@ -13,7 +13,7 @@ from typing import Self
 import httpx
 
 from modelpack.descriptor import Descriptor
-from modelpack.errors import IntegrityError
+from modelpack.errors import ProtocolError
 from modelpack.registry.addresses import content_range
 from modelpack.registry.client import RegistryClient
 from modelpack.registry.errors import MAX_ERROR_BYTES, RETRIED_STATUSES, response_error
@@ -63,7 +63,7 @@ class BlobStream:
         """Fill ``buffer`` from its start and return the count; 0 at the end.
 
         Raises:
-            IntegrityError: the server sent other bytes than it announced.
+            ProtocolError: the server sent other bytes than it announced.
             NetworkError: the connection broke and could not be resumed in time.
         """
         while not self._rest:
@@ -94,7 +94,7 @@ class BlobStream:
             return b""
         self._backoff.progress()
         if len(piece) > self._end - self._position:
-            raise IntegrityError(f"{self._what}: the registry sent more bytes than announced")
+            raise ProtocolError(f"{self._what}: the registry sent more bytes than announced")
         self._position += len(piece)
         return piece
 
@@ -124,14 +124,12 @@ class BlobStream:
             first, length, total = content_range(response.headers.get("Content-Range", ""))
             expected = (self._position, self._end - self._position)
             if (first, length) != expected or total not in {None, self._descriptor.size}:
-                raise IntegrityError(
-                    f"{self._what}: the registry sent another range than asked for"
-                )
+                raise ProtocolError(f"{self._what}: the registry sent another range than asked for")
             return response.iter_raw()
         if status == 200:
             announced = response.headers.get("Content-Length")
             if announced is not None and announced != str(self._descriptor.size):
-                raise IntegrityError(
+                raise ProtocolError(
                     f"{self._what}: the registry has {announced[:20]} bytes, "
                     f"the descriptor says {self._descriptor.size}"
                 )
@@ -142,7 +140,7 @@ class BlobStream:
             body,
             what=self._what,
             registry=self._client.registry,
-            logged_in=self._client.authenticator.logged_in,
+            logged_in=self._client.auth.logged_in,
         )
 
 

@@ -1,6 +1,6 @@
 """Sending a large body fast, and hearing the server out when it answers before the end.
 
-Owns one request with a body taken from a ``BlobContent``: file regions go by ``os.sendfile`` over
+Owns one request with a body: the file regions of a ``BlobContent`` go by ``os.sendfile`` over
 plain HTTP, and in 1 MiB pieces over TLS, without a copy that grows with the body. A registry that
 refuses early (413, quota, a token that ran out) answers while bytes are still being sent, and may
 stop reading; the socket is therefore watched for an answer all the while. Leaves out what the
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from modelpack.content import PIECE_BYTES, BlobContent, FileRegion, segment_size
+from modelpack.content import PIECE_BYTES, BlobContent, Content, FileRegion, segment_size
 from modelpack.errors import IntegrityError
 from modelpack.registry.connections import Connection
 from modelpack.registry.errors import MAX_ERROR_BYTES
@@ -47,7 +47,7 @@ def send(
     method: str,
     url: str,
     headers: Mapping[str, str],
-    content: BlobContent,
+    content: Content,
     *,
     start: int,
     length: int,
@@ -70,11 +70,10 @@ def send(
         complete = True
         try:
             wire.send(memoryview(head))
-            for region, offset, count in _regions(content, start, length):
-                if isinstance(region, FileRegion):
-                    _send_file(wire, region, offset, count, limiter, sent)
-                else:
-                    _send_bytes(wire, memoryview(region)[offset : offset + count], limiter, sent)
+            if isinstance(content, BlobContent):
+                _send_segments(wire, content, start, length, limiter, sent)
+            else:
+                _send_pieces(wire, content, start, length, limiter, sent)
         except _AnsweredError:
             complete = False
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
@@ -205,6 +204,41 @@ def _regions(
         if first < last:
             yield segment, first - base, last - first
         base += size
+
+
+def _send_segments(
+    wire: _Wire,
+    content: BlobContent,
+    start: int,
+    length: int,
+    limiter: RateLimiter,
+    sent: Callable[[int], None],
+) -> None:
+    for region, offset, count in _regions(content, start, length):
+        if isinstance(region, FileRegion):
+            _send_file(wire, region, offset, count, limiter, sent)
+        else:
+            _send_bytes(wire, memoryview(region)[offset : offset + count], limiter, sent)
+
+
+def _send_pieces(
+    wire: _Wire,
+    content: Content,
+    start: int,
+    length: int,
+    limiter: RateLimiter,
+    sent: Callable[[int], None],
+) -> None:
+    """Send content that only comes as pieces."""
+    left = length
+    for piece in content.pieces(start):
+        if not left:
+            return
+        part = piece[:left]
+        _send_bytes(wire, part, limiter, sent)
+        left -= len(part)
+    if left:
+        raise IntegrityError(f"content ended {left} bytes early; it changed while it was read")
 
 
 def _send_bytes(

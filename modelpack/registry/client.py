@@ -11,6 +11,7 @@ import time
 import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -32,6 +33,8 @@ _MAX_REDIRECTS = 5
 _MAX_RENEWALS = 2
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TOKEN_SECONDS = 30.0
+# A few MiB at most; without this a server could send one byte a minute for ever.
+_BODY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +81,10 @@ class RegistryClient:
             ),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            # Harbor takes whoever returns its cookies for a browser.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
-        self.authenticator = Authenticator(
+        self.auth = Authenticator(
             registry=registry,
             repository=repository,
             endpoint=self.endpoint,
@@ -162,7 +167,7 @@ class RegistryClient:
                 body,
                 what=what,
                 registry=self.registry,
-                logged_in=self.authenticator.logged_in,
+                logged_in=self.auth.logged_in,
             )
         return Response(status=status, headers=opened.headers, body=body, url=str(opened.url))
 
@@ -189,7 +194,7 @@ class RegistryClient:
         renewals = redirects = 0
         while True:
             own = addresses.origin_of(url) == self.endpoint
-            authorization = self.authenticator.authorization(actions, also=also) if own else None
+            authorization = self.auth.authorization(actions, also=also) if own else None
             sent = dict(headers or {})
             if authorization:
                 sent["Authorization"] = authorization
@@ -200,7 +205,7 @@ class RegistryClient:
                 if response.status_code == 401 and own and renewals < _MAX_RENEWALS:
                     challenge = ", ".join(response.headers.get_list("WWW-Authenticate"))
                     response.close()
-                    self.authenticator.renew(challenge, authorization, actions, also=also)
+                    self.auth.renew(challenge, authorization, actions, also=also)
                     renewals += 1
                     continue
                 location = response.headers.get("Location")
@@ -249,7 +254,9 @@ class RegistryClient:
         try:
             response = self._http.send(request, stream=True)
             try:
-                body = _read(response, max_bytes, "token service", strict=True)
+                body = _read(
+                    response, max_bytes, "token service", strict=True, seconds=_TOKEN_SECONDS
+                )
             finally:
                 response.close()
         except httpx.TransportError as error:
@@ -257,11 +264,16 @@ class RegistryClient:
         return TokenAnswer(response.status_code, body, response.headers.get("Retry-After"))
 
 
-def _read(response: httpx.Response, limit: int, what: str, *, strict: bool) -> bytes:
+def _read(
+    response: httpx.Response, limit: int, what: str, *, strict: bool, seconds: float = _BODY_SECONDS
+) -> bytes:
     """Read a body of at most ``limit`` bytes; a longer one is an error, or cut if not strict."""
     data = bytearray()
+    deadline = time.monotonic() + seconds
     for piece in response.iter_raw():
         data += piece
+        if time.monotonic() > deadline:
+            raise NetworkError(f"{what}: the answer is not complete after {seconds:.0f} s")
         if len(data) > limit:
             if strict:
                 raise IntegrityError(f"{what}: the answer is larger than {limit} bytes")

@@ -18,6 +18,7 @@ from modelpack.errors import (
     ModelpackError,
     NetworkError,
     NotFoundError,
+    ProtocolError,
     SpaceError,
 )
 from modelpack.manifest import load_json
@@ -39,11 +40,11 @@ _URL_SECRETS = re.compile(
 )
 _HEADER_SECRETS = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
 
-RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that say "not now" rather than "no"."""
 
 
-class UnsafeAddressError(IntegrityError):
+class UnsafeAddressError(ProtocolError):
     """A registry pointed to an address that must not be followed, or must not get credentials."""
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from modelpack.content import BlobContent
+from modelpack.content import Content
 from modelpack.descriptor import Descriptor
 from modelpack.digest import Digest
 from modelpack.errors import (
@@ -70,7 +70,7 @@ class Uploader:
         self._offered.clear()
 
     def upload(
-        self, descriptor: Descriptor, content: BlobContent, progress: Progress | None = None
+        self, descriptor: Descriptor, content: Content, progress: Progress | None = None
     ) -> None:
         """Upload one blob; see ``RegistryRepository.push_blob``."""
         if content.size != descriptor.size:
@@ -115,7 +115,7 @@ class _Upload:
         self,
         uploader: Uploader,
         descriptor: Descriptor,
-        content: BlobContent,
+        content: Content,
         progress: Progress | None,
         state: UploadState,
     ) -> None:
@@ -311,7 +311,7 @@ class _Upload:
             **headers,
         }
         own = origin == self._client.endpoint
-        authorization = self._client.authenticator.authorization(PUSH) if own else None
+        authorization = self._client.auth.authorization(PUSH) if own else None
         if authorization:
             fields["Authorization"] = authorization
         position = start
@@ -323,11 +323,8 @@ class _Upload:
             self._report(position)
 
         try:
-            if self._connection is None or self._connection.origin != origin:
-                self._disconnect()
-                self._connection = connect(origin, self._client.options, self._client.ssl_context)
             answer = bodies.send(
-                self._connection,
+                self._connect(origin),
                 method,
                 url,
                 fields,
@@ -378,14 +375,14 @@ class _Upload:
             answer.body,
             what=self._what,
             registry=self._client.registry,
-            logged_in=self._client.authenticator.logged_in,
+            logged_in=self._client.auth.logged_in,
         )
 
     def _renew(self, answer: bodies.Answer, failed: str | None) -> None:
         self._refusals += 1
         if self._refusals <= _MAX_REFUSALS:
             challenge = ", ".join(answer.headers.get_all("WWW-Authenticate") or [])
-            self._client.authenticator.renew(challenge, failed, PUSH)
+            self._client.auth.renew(challenge, failed, PUSH)
 
     def _is_there(self) -> bool:
         with contextlib.suppress(ModelpackError):
@@ -410,6 +407,12 @@ class _Upload:
         if position > self._reported and self._progress is not None:
             self._progress(position - self._reported)
         self._reported = max(self._reported, position)
+
+    def _connect(self, origin: addresses.Origin) -> Connection:
+        if self._connection is None or self._connection.origin != origin:
+            self._disconnect()
+            self._connection = connect(origin, self._client.options, self._client.ssl_context)
+        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
