@@ -1,31 +1,26 @@
-"""The ``real`` and ``root`` markers: a missing program fails in CI and is a plain skip elsewhere."""
+"""The ``real`` and ``root`` markers, and the logs of servers beside the tests that failed.
 
-import os
-import shutil
-from pathlib import Path
+What a marker asks for and is not there skips the test, or fails it in CI (``requirements.py``).
+The fixtures over real programs are in ``fixtures.py``.
+"""
 
 import pytest
 
-IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+from tests.support import servers
+from tests.support.requirements import require, require_root
+
+pytest_plugins = ["tests.support.fixtures"]
 
 
 def pytest_runtest_setup(item):
-    missing = []
-    for marker in item.iter_markers("real"):
-        missing += [name for name in marker.args if find_program(name) is None]
-    if missing:
-        _absent(f"needs {', '.join(sorted(set(missing)))}; tests/support/install-programs installs it")
-    if item.get_closest_marker("root") and os.geteuid() != 0:
-        _absent("needs root")
+    require(*(name for marker in item.iter_markers("real") for name in marker.args))
+    if item.get_closest_marker("root"):
+        require_root()
 
 
-def _absent(reason):
-    if IN_CI:
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
-def find_program(name):
-    """Return the path of a real program, on PATH or in the unpacked Debian tree, or None."""
-    found = shutil.which(name)
-    return Path(found) if found else None
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    if report.failed:
+        report.sections += [(server.name, server.tail()) for server in servers.running]
+    return report
