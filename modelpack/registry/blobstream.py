@@ -140,7 +140,7 @@ class BlobStream:
             body,
             what=self._what,
             registry=self._client.registry,
-            logged_in=self._client.auth.logged_in,
+            logged_in=self._client.authenticator.logged_in,
         )
 
 

@@ -84,7 +84,7 @@ class RegistryClient:
             # Harbor takes whoever returns its cookies for a browser.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
-        self.auth = Authenticator(
+        self.authenticator = Authenticator(
             registry=registry,
             repository=repository,
             endpoint=self.endpoint,
@@ -167,7 +167,7 @@ class RegistryClient:
                 body,
                 what=what,
                 registry=self.registry,
-                logged_in=self.auth.logged_in,
+                logged_in=self.authenticator.logged_in,
             )
         return Response(status=status, headers=opened.headers, body=body, url=str(opened.url))
 
@@ -194,7 +194,7 @@ class RegistryClient:
         renewals = redirects = 0
         while True:
             own = addresses.origin_of(url) == self.endpoint
-            authorization = self.auth.authorization(actions, also=also) if own else None
+            authorization = self.authenticator.authorization(actions, also=also) if own else None
             sent = dict(headers or {})
             if authorization:
                 sent["Authorization"] = authorization
@@ -205,7 +205,7 @@ class RegistryClient:
                 if response.status_code == 401 and own and renewals < _MAX_RENEWALS:
                     challenge = ", ".join(response.headers.get_list("WWW-Authenticate"))
                     response.close()
-                    self.auth.renew(challenge, authorization, actions, also=also)
+                    self.authenticator.renew(challenge, authorization, actions, also=also)
                     renewals += 1
                     continue
                 location = response.headers.get("Location")

@@ -311,7 +311,7 @@ class _Upload:
             **headers,
         }
         own = origin == self._client.endpoint
-        authorization = self._client.auth.authorization(PUSH) if own else None
+        authorization = self._client.authenticator.authorization(PUSH) if own else None
         if authorization:
             fields["Authorization"] = authorization
         position = start
@@ -375,14 +375,14 @@ class _Upload:
             answer.body,
             what=self._what,
             registry=self._client.registry,
-            logged_in=self._client.auth.logged_in,
+            logged_in=self._client.authenticator.logged_in,
         )
 
     def _renew(self, answer: bodies.Answer, failed: str | None) -> None:
         self._refusals += 1
         if self._refusals <= _MAX_REFUSALS:
             challenge = ", ".join(answer.headers.get_all("WWW-Authenticate") or [])
-            self._client.auth.renew(challenge, failed, PUSH)
+            self._client.authenticator.renew(challenge, failed, PUSH)
 
     def _is_there(self) -> bool:
         with contextlib.suppress(ModelpackError):
