@@ -1,0 +1,132 @@
+"""The library's front door: what ``import modelpack`` offers.
+
+    import modelpack
+
+    pushed = modelpack.push("model", "localhost:5000/team/model:v1")
+    pulled = modelpack.pull("localhost:5000/team/model:v1", "copy", observer=print)
+    assert modelpack.verify("copy").ok
+
+Owns plain-argument wrappers around ``push``, ``pull``, ``verify`` and ``copying``, which hold the
+contracts. Leaves out everything else.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelpack import copying, pulling, pushing, verifying
+from modelpack.artifact import DEFAULT_PLATFORM
+from modelpack.connect import open_repository
+from modelpack.copying import CopyResult
+from modelpack.events import Observer, ignore
+from modelpack.pulling import Gate, PullOptions, PullResult
+from modelpack.pushing import PushOptions, PushResult
+from modelpack.reference import Reference, parse_reference
+from modelpack.selection import Selection
+from modelpack.verifying import DirectoryReport, ReferenceReport
+
+if TYPE_CHECKING:
+    from modelpack.registry.options import ConnectionOptions
+
+PathLike = str | os.PathLike[str]
+
+
+def push(
+    directory: PathLike,
+    reference: str | Reference,
+    *,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    prefix: str = "",
+    annotations: Mapping[str, str] | None = None,
+    companion: bool = True,
+    platform: str = DEFAULT_PLATFORM,
+    use_cache: bool = True,
+    connection: "ConnectionOptions | None" = None,
+    observer: Observer = ignore,
+) -> PushResult:
+    """Package a model directory and store it at a reference; see ``modelpack.pushing.push``."""
+    options = PushOptions(
+        selection=Selection(include=tuple(include), exclude=tuple(exclude)),
+        prefix=prefix,
+        annotations=annotations or {},
+        companion=companion,
+        platform=platform,
+        use_cache=use_cache,
+        max_connections=connection.max_connections if connection else None,
+    )
+    with open_repository(reference, connection, observer=observer) as repository:
+        return pushing.push(Path(directory), repository, options, observer=observer)
+
+
+def pull(
+    reference: str | Reference,
+    destination: PathLike,
+    *,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    seeds: Iterable[PathLike] = (),
+    verify: str = "chunks",
+    force: bool = False,
+    gate: Gate | None = None,
+    connection: "ConnectionOptions | None" = None,
+    observer: Observer = ignore,
+) -> PullResult:
+    """Bring a directory to the state of an artifact; see ``modelpack.pulling.pull``."""
+    options = PullOptions(
+        selection=Selection(include=tuple(include), exclude=tuple(exclude)),
+        seeds=tuple(Path(seed) for seed in seeds),
+        verify=verify,
+        force=force,
+        max_connections=connection.max_connections if connection else None,
+        limit_rate=connection.limit_rate if connection else None,
+    )
+    with open_repository(reference, connection, observer=observer) as repository:
+        return pulling.pull(repository, Path(destination), options, gate=gate, observer=observer)
+
+
+def verify(directory: PathLike, *, observer: Observer = ignore) -> DirectoryReport:
+    """Hash a pulled directory or mounted volume against its own index; offline."""
+    return verifying.verify_directory(Path(directory), observer=observer)
+
+
+def verify_reference(
+    reference: str | Reference,
+    *,
+    full: bool = False,
+    connection: "ConnectionOptions | None" = None,
+    observer: Observer = ignore,
+) -> ReferenceReport:
+    """Check what is at a reference; with ``full``, by fetching every byte."""
+    with open_repository(reference, connection, observer=observer) as repository:
+        return verifying.verify_reference(repository, full=full, observer=observer)
+
+
+def copy(
+    source: str | Reference,
+    target: str | Reference,
+    *,
+    with_referrers: bool = True,
+    source_connection: "ConnectionOptions | None" = None,
+    target_connection: "ConnectionOptions | None" = None,
+    observer: Observer = ignore,
+) -> CopyResult:
+    """Copy an artifact, its companion and its referrers to another reference."""
+    parsed = parse_reference(target, default_tag=None) if isinstance(target, str) else target
+    with (
+        open_repository(source, source_connection, observer=observer) as origin,
+        open_repository(parsed, target_connection, observer=observer) as destination,
+    ):
+        return copying.copy_artifact(
+            origin, destination, with_referrers=with_referrers, observer=observer
+        )
+
+
+def tags(reference: str | Reference, *, connection: "ConnectionOptions | None" = None) -> list[str]:
+    """Return all tags of a repository, sorted."""
+    parsed = (
+        parse_reference(reference, default_tag=None) if isinstance(reference, str) else reference
+    )
+    with open_repository(parsed, connection) as repository:
+        return repository.tags()
