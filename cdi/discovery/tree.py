@@ -17,12 +17,14 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from cdi.errors import CdiError
 from cdi.inventory import Node, NodeType
 from cdi.inventory_reader import MAX_MAJOR, MAX_MINOR
+from cdi.nodes import NodeFacts
 
 NODES_FILE = "dev.nodes"
 # The longest file that discovery reads is the linker's cache, a few hundred KiB on large systems.
@@ -112,6 +114,8 @@ class Tree:
 
     def resolve(self, path: str) -> str | None:
         """Return the canonical path of an existing file, links followed within the tree."""
+        if "\0" in path:
+            return None
         done = ""
         left = [part for part in path.split("/") if part not in ("", ".")]
         links = 0
@@ -213,12 +217,26 @@ class Tree:
             return None
         if self._listed is not None:
             listed = self._listed.get(found)
-            return None if listed is None else _renamed(listed, path)
+            return None if listed is None else replace(listed, path=path)
         try:
             status = os.stat(self._host(found), follow_symlinks=False)
         except OSError:
             return None
         return _node(path, status)
+
+    def lookup(self, path: str) -> NodeFacts | None:
+        """Return a node's facts: a tree answers injection and lint as the machine itself would."""
+        node = self.node(path)
+        if node is None or node.major is None:
+            return None
+        return NodeFacts(
+            type=node.type.value,
+            major=node.major,
+            minor=node.minor or 0,
+            file_mode=node.mode or 0,
+            uid=node.uid or 0,
+            gid=node.gid or 0,
+        )
 
     def nodes(self, directory: str, pattern: str) -> Iterator[tuple[re.Match[str], Node]]:
         """Yield the device nodes of a directory whose names match whole, in natural order."""
@@ -244,16 +262,4 @@ def _node(path: str, status: os.stat_result) -> Node | None:
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,
-    )
-
-
-def _renamed(node: Node, path: str) -> Node:
-    return Node(
-        path=path,
-        type=node.type,
-        major=node.major,
-        minor=node.minor,
-        mode=node.mode,
-        uid=node.uid,
-        gid=node.gid,
     )
