@@ -22,7 +22,7 @@ from modelpack.chunking import chunk_lengths
 from modelpack.content import BlobContent, FileRegion
 from modelpack.descriptor import OCI_LAYER_TAR, Descriptor
 from modelpack.digest import CHUNK_HASH_BYTES, ChunkHash, Digest, Hasher
-from modelpack.errors import IntegrityError
+from modelpack.errors import FormatError, IntegrityError
 from modelpack.events import Hashed, Observer
 from modelpack.layering import PlannedLayer
 from modelpack.scan import ScannedFile, identity_of
@@ -114,7 +114,7 @@ def _hash_file(
 ) -> FileChunks:
     fd = FileRegion(file.source, file.size).open()
     try:
-        lengths = _chunk_lengths(fd, file)
+        lengths = chunk_lengths_of(fd, file.path, file.size)
         marker = _ChunkMarker(lengths)
         whole = blake3()
         pending: Future[object] | None = None
@@ -170,11 +170,20 @@ class _ChunkMarker:
                 self._left = next(self._lengths, 0)
 
 
-def _chunk_lengths(fd: int, file: ScannedFile) -> "array[int]":
+def chunk_lengths_of(fd: int, path: str, size: int) -> "array[int]":
+    """Return where the chunks of an open file end, by its tensors if it has any.
+
+    Raises:
+        FormatError: the file claims to be a tensor file and is none.
+    """
+
     def read(offset: int, length: int) -> bytes:
         return os.pread(fd, length, offset)
 
-    return array("I", chunk_lengths(file.size, probe(file.path, read, file.size)))
+    try:
+        return array("I", chunk_lengths(size, probe(path, read, size)))
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def _cache_key(frames: list[bytes], files: list[ScannedFile]) -> bytes:

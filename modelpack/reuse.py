@@ -5,19 +5,17 @@ have changed since its index was written. Leaves out deciding what to reuse (``p
 """
 
 import os
-from array import array
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
-from modelpack.chunking import chunk_lengths
 from modelpack.digest import ChunkHash, chunk_hash
 from modelpack.errors import FormatError, IntegrityError
 from modelpack.metadata import CHUNKS
+from modelpack.packing import chunk_lengths_of
 from modelpack.paths import METADATA_DIR
 from modelpack.scan import scan_directory
 from modelpack.stores.files import Tree
-from modelpack.tensors import probe
 
 
 class LocalChunks:
@@ -84,7 +82,7 @@ class LocalChunks:
             fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 offset = 0
-                for length in _lengths(fd, file.path, file.size):
+                for length in chunk_lengths_of(fd, file.path, file.size):
                     value = chunk_hash(os.pread(fd, length, offset))
                     if value in self._wanted:
                         place = (number, file.source.name, offset, length)
@@ -92,10 +90,3 @@ class LocalChunks:
                     offset += length
             finally:
                 os.close(fd)
-
-
-def _lengths(fd: int, path: str, size: int) -> "array[int]":
-    def read(offset: int, length: int) -> bytes:
-        return os.pread(fd, length, offset)
-
-    return array("I", chunk_lengths(size, probe(path, read, size)))

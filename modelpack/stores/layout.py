@@ -11,6 +11,7 @@ their manifests' entries in ``index.json``.
 
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ class LayoutRepository:
         """Name the layout; nothing is read or made yet."""
         self._reference = reference
         self.root = Path(reference.path)
+        self._preparing = threading.Lock()
 
     @property
     def reference(self) -> Reference:
@@ -272,12 +274,17 @@ class LayoutRepository:
             os.close(fd)
 
     def _prepare(self) -> None:
+        """Make the layout's fixed files, unless they are there."""
         marker = self.root / _LAYOUT_FILE
         if marker.exists():
             return
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
-            raise FormatError(f"{self.root} exists and is no OCI layout; name another directory")
-        with mapped_errors(f"cannot make {self.root}"):
+        with mapped_errors(f"cannot make {self.root}"), self._preparing:
+            if self.root.exists() and (
+                not self.root.is_dir() or any(not _is_ours(item) for item in self.root.iterdir())
+            ):
+                raise FormatError(
+                    f"{self.root} exists and is no OCI layout; name another directory"
+                )
             self.root.mkdir(parents=True, exist_ok=True)
             if not (self.root / _INDEX_FILE).exists():
                 write_atomically(self.root / _INDEX_FILE, Index.build(()).raw)
@@ -315,6 +322,11 @@ class LayoutRepository:
         if not isinstance(media_type, str):
             raise NotFoundError(f"{self._reference.with_digest(digest)} is no manifest")
         return Descriptor(media_type=media_type, digest=digest, size=len(raw))
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a path may be there while another writer makes the layout."""
+    return path.name in {_LAYOUT_FILE, _INDEX_FILE, "blobs"} or path.name.startswith(".")
 
 
 class LayoutConnection:
