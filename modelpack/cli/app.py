@@ -2,6 +2,12 @@
 
 import typer
 
+from modelpack.cli.copy import copy_command, tags_command
+from modelpack.cli.login import login_command, logout_command, version_command
+from modelpack.cli.pull import pull_command
+from modelpack.cli.push import push_command
+from modelpack.cli.verify import verify_command
+
 app = typer.Typer(
     name="modelpack",
     help="Deliver AI models as chunked, verified OCI artifacts, and wire the GPUs in with CDI.",
@@ -18,3 +24,13 @@ def _global_options(
 ) -> None:
     """Take the options that come before the verb."""
     del debug  # read by _run before anything is imported
+
+
+app.command("push")(push_command)
+app.command("pull")(pull_command)
+app.command("verify")(verify_command)
+app.command("copy")(copy_command)
+app.command("tags")(tags_command)
+app.command("login")(login_command)
+app.command("logout")(logout_command)
+app.command("version")(version_command)

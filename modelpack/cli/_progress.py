@@ -1,0 +1,214 @@
+"""Showing a transfer's progress: live bars on a terminal, a line now and then elsewhere.
+
+Owns turning events into text on stderr. Leaves out results, which go to stdout.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from modelpack.cli._output import human_bytes, is_interactive
+from modelpack.events import (
+    Event,
+    Finished,
+    Hashed,
+    Moved,
+    Observer,
+    Planned,
+    Resolved,
+    Retried,
+    Warned,
+    ignore,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+# Between two lines where no bar can be drawn.
+_LINE_SECONDS = 5.0
+# The rate shown is that of the last few seconds.
+_RATE_SECONDS = 3.0
+# More bars than this push the total off a small terminal.
+_MAX_BARS = 8
+
+
+@contextmanager
+def progress(verb: str, *, quiet: bool = False) -> Iterator[Observer]:
+    """Yield an observer that shows progress on stderr; ``verb`` is such as ``pulling``."""
+    if quiet:
+        yield _only_warnings
+    elif is_interactive():
+        display = _Bars(verb)
+        with display:
+            yield display
+    else:
+        yield _Lines(verb)
+
+
+def _only_warnings(event: Event) -> None:
+    if isinstance(event, Warned):
+        _note(f"warning: {event.message}")
+    else:
+        ignore(event)
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"modelpack: {text}\n")
+    sys.stderr.flush()
+
+
+class _Tally:
+    """Totals over a transfer, and the recent rate."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.hashed = 0
+        self.moved = 0
+        self.reused = 0
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, Planned):
+            self.total = event.total_bytes
+            self.moved = 0
+            self.reused = event.reused_bytes
+        elif isinstance(event, Hashed):
+            self.hashed += event.size
+        elif isinstance(event, Moved):
+            if not event.reused:
+                self.moved += event.size
+                self._recent.append((time.monotonic(), event.size))
+            elif self.moved + self.reused + event.size <= self.total:
+                self.reused += event.size
+
+    def rate(self) -> float:
+        """Return the bytes per second of the last few seconds."""
+        now = time.monotonic()
+        while self._recent and now - self._recent[0][0] > _RATE_SECONDS:
+            self._recent.popleft()
+        if not self._recent:
+            return 0.0
+        span = max(now - self._recent[0][0], 0.2)
+        return sum(size for _, size in self._recent) / span
+
+    def describe(self) -> str:
+        """Say where the transfer stands, for people."""
+        done = self.moved + self.reused
+        parts = [f"{human_bytes(done)} of {human_bytes(self.total)}"]
+        rate = self.rate()
+        if rate:
+            left = max(0, self.total - done) / rate
+            parts.append(f"{human_bytes(rate)}/s, {_duration(left)} left")
+        if self.reused:
+            parts.append(f"{human_bytes(self.reused)} reused")
+        return ", ".join(parts)
+
+
+class _Lines:
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._tally = _Tally()
+        self._last = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        self._tally.take(event)
+        if isinstance(event, Resolved):
+            _note(f"{self._verb} {event.reference} ({event.digest})")
+        elif isinstance(event, Warned):
+            _note(f"warning: {event.message}")
+        elif isinstance(event, Retried):
+            _note(f"{event.what}: {event.reason}; trying again in {event.delay:.1f} s")
+        elif time.monotonic() - self._last >= _LINE_SECONDS and self._tally.total:
+            self._last = time.monotonic()
+            _note(f"{self._verb}: {self._tally.describe()}")
+
+
+class _Bars:
+    """A bar for each item in progress and one for the total."""
+
+    def __init__(self, verb: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._verb = verb
+        self._tally = _Tally()
+        self._sizes: dict[str, int] = {}
+        self._started: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
+        self._live = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[state]}", markup=False, justify="right"),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+            refresh_per_second=5,
+            expand=True,
+        )
+        self._total = self._live.add_task(verb, total=None, state="")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        self._tally.take(event)
+        if isinstance(event, Planned):
+            self._sizes = dict(event.items)
+        elif isinstance(event, Moved):
+            self._advance(event.item, event.size, "reused" if event.reused else "")
+        elif isinstance(event, Hashed):
+            self._advance(event.item, 0, "hashing")
+        elif isinstance(event, Finished):
+            self._finish(event.item)
+        elif isinstance(event, Warned):
+            self._live.console.print(f"modelpack: warning: {event.message}", markup=False)
+        elif isinstance(event, Retried):
+            self._live.console.print(
+                f"modelpack: {event.what}: {event.reason}; trying again in {event.delay:.1f} s",
+                markup=False,
+            )
+        self._live.update(
+            self._total,
+            total=self._tally.total or None,
+            completed=self._tally.moved + self._tally.reused,
+            state=self._tally.describe() if self._tally.total else "",
+        )
+
+    def _advance(self, item: str, size: int, state: str) -> None:
+        done = self._done[item] = self._done.get(item, 0) + size
+        total = self._sizes.get(item, done)
+        task = self._started.get(item)
+        if task is None:
+            if len(self._started) >= _MAX_BARS:
+                return
+            task = self._live.add_task(_shorten(item), total=total, state=state)
+            self._started[item] = task
+        shown = state or f"{human_bytes(min(done, total))} of {human_bytes(total)}"
+        self._live.update(task, completed=min(done, total), state=shown)
+
+    def _finish(self, item: str) -> None:
+        task = self._started.pop(item, None)
+        if task is not None:
+            self._live.remove_task(task)
+
+
+def _shorten(name: str, width: int = 40) -> str:
+    """Keep a name's end, which is what tells shards apart."""
+    clean = "".join(character if character.isprintable() else "?" for character in name)
+    return clean if len(clean) <= width else "..." + clean[-(width - 3) :]
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"

@@ -1,0 +1,76 @@
+"""``modelpack copy SRC DST`` and ``modelpack tags REF``."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from modelpack.cli import _options as options
+from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._progress import progress
+
+
+def copy_command(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="What to copy.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="Where to; a tag, no digest.")],
+    *,
+    no_referrers: Annotated[
+        bool, typer.Option("--no-referrers", help="Leave signatures and other referrers behind.")
+    ] = False,
+    plain_http: options.PlainHttp = False,
+    ca_file: options.CaFile = None,
+    insecure: options.Insecure = False,
+    limit_rate: options.LimitRate = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Copy an artifact between registries and layouts, digests unchanged.
+
+    Its ModelPack companion and its referrers (signatures, SBOMs) come along.
+    """
+    from modelpack.api import copy
+
+    connection = options.connection_options(
+        plain_http=plain_http, ca_file=ca_file, insecure=insecure, limit_rate=limit_rate
+    )
+    started = time.monotonic()
+    with progress("copying", quiet=quiet or json) as observer:
+        result = copy(
+            source,
+            target,
+            with_referrers=not no_referrers,
+            source_connection=connection,
+            target_connection=connection,
+            observer=observer,
+        )
+    seconds = time.monotonic() - started
+    if json:
+        print_json({**result.to_json(), "seconds": round(seconds, 3)})
+        return
+    print_text(
+        f"copied {result.source} to {result.reference}@{result.digest}\n"
+        f"  {result.manifests} manifests ({result.referrers} referrers), "
+        f"{human_bytes(result.uploaded_bytes)} sent, {human_bytes(result.reused_bytes)} "
+        f"already there, {seconds:.1f} s"
+    )
+
+
+def tags_command(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="HOST/NAME or oci:PATH.")],
+    *,
+    plain_http: options.PlainHttp = False,
+    ca_file: options.CaFile = None,
+    insecure: options.Insecure = False,
+    json: options.Json = False,
+) -> None:
+    """List the tags of a repository or layout."""
+    from modelpack.api import tags
+
+    connection = options.connection_options(
+        plain_http=plain_http, ca_file=ca_file, insecure=insecure
+    )
+    found = tags(reference, connection=connection)
+    if json:
+        print_json({"reference": reference, "tags": found})
+    elif found:
+        print_text("\n".join(found))

@@ -1,0 +1,100 @@
+"""``modelpack push DIR REF``."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelpack.cli import _options as options
+from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._progress import progress
+
+
+def push_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The model's directory.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="HOST/NAME:TAG, or oci:PATH:TAG on disk.")
+    ],
+    *,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            "--prefix",
+            metavar="PATH",
+            help="Put all files under this directory; KServe expects 'models'.",
+            rich_help_panel="Files",
+        ),
+    ] = "",
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option("--annotation", metavar="K=V", help="Annotate the manifest; may be repeated."),
+    ] = None,
+    no_modelpack: Annotated[
+        bool,
+        typer.Option(
+            "--no-modelpack", help="Do not tag a CNCF ModelPack companion as TAG-modelpack."
+        ),
+    ] = False,
+    platform: Annotated[
+        str,
+        typer.Option(
+            "--platform",
+            metavar="OS/ARCH",
+            help="The platform in the image config; runtimes unpack only their own.",
+        ),
+    ] = "linux/amd64",
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Read every file again, even if unchanged.")
+    ] = False,
+    plain_http: options.PlainHttp = False,
+    ca_file: options.CaFile = None,
+    insecure: options.Insecure = False,
+    max_connections: options.MaxConnections = None,
+    limit_rate: options.LimitRate = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Package a model directory and store it at a reference.
+
+    The same files give the same digest on any machine. Blobs that the target has already, and
+    files that have not changed since an earlier push, cost nothing.
+    """
+    from modelpack.api import push
+
+    annotations = options.parse_annotations(annotation)
+    connection = options.connection_options(
+        plain_http=plain_http,
+        ca_file=ca_file,
+        insecure=insecure,
+        max_connections=max_connections,
+        limit_rate=limit_rate,
+    )
+    started = time.monotonic()
+    with progress("pushing", quiet=quiet or json) as observer:
+        result = push(
+            directory,
+            reference,
+            include=include or (),
+            exclude=exclude or (),
+            prefix=prefix,
+            annotations=annotations,
+            companion=not no_modelpack,
+            platform=platform,
+            use_cache=not no_cache,
+            connection=connection,
+            observer=observer,
+        )
+    seconds = time.monotonic() - started
+    if json:
+        print_json({**result.to_json(), "seconds": round(seconds, 3)})
+        return
+    print_text(
+        f"pushed {result.reference}@{result.digest}\n"
+        f"  {result.files} files, {human_bytes(result.bytes)} in {result.layers} layers and "
+        f"{result.chunks} chunks\n"
+        f"  {human_bytes(result.uploaded_bytes)} sent, {human_bytes(result.reused_bytes)} "
+        f"already there, {seconds:.1f} s"
+    )
