@@ -136,7 +136,7 @@ class _Builder:
         if self._awaits_key():
             _stop(event, "a key must be a string")
         if event.anchor not in self.anchors:
-            _stop(event, f"alias *{event.anchor} has no anchor before it")
+            _stop(event, f"alias *{event.anchor} has no finished anchor before it")
         value, size = self.anchors[event.anchor]
         self._place(value, size, None)
 

@@ -91,13 +91,13 @@ def under(root: Path, path: str) -> Path:
             del done[-1:]
             continue
         here = root.joinpath(*done, part)
-        if not todo or not os.path.islink(here):  # noqa: PTH114 - no raise on NUL
+        if not todo or not os.path.islink(here):
             done.append(part)
             continue
         links += 1
         if links > _MAX_LINKS:
             return here
-        target = os.readlink(here)  # noqa: PTH115 - text, as the link holds it
+        target = os.readlink(here)
         if target.startswith("/"):
             done.clear()
         todo += [step for step in target.split("/") if step not in ("", ".")][::-1]
