@@ -88,6 +88,8 @@ def base64_bytes(value: object, where: str, *, max_bytes: int) -> bytes:
         data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise FormatError(f"{where} is not base64") from error
+    if len(data) > max_bytes:
+        raise FormatError(f"{where} holds more than {max_bytes} bytes")
     if base64.b64encode(data).decode() != value:
         raise FormatError(f"{where} is not canonical base64")
     return data
