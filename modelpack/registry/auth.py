@@ -9,7 +9,6 @@ to ``renew`` and tries again with what that returns. One thread renews while the
 a thread whose header was replaced meanwhile gets the new one without asking again.
 """
 
-import logging
 import threading
 import time
 import urllib.parse
@@ -40,8 +39,6 @@ _DEFAULT_LIFETIME = 60.0
 _EARLY = 10.0
 _EARLY_SHARE = 0.2
 _MAX_SCOPES = 16
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +160,6 @@ class Authenticator:
             header = self._renewed(chosen, key)
             self._challenge = chosen
             return header
-
-    def forget(self) -> None:
-        """Drop every token, but not the credentials."""
-        with self._lock:
-            self._headers.clear()
-            self._challenge = None
 
     def _scopes(self, actions: str, also: str | None) -> tuple[str, ...]:
         own = (f"repository:{self._repository}:{actions}",) if self._repository else ()

@@ -52,13 +52,14 @@ def send(
     start: int,
     length: int,
     timeout: float,
+    answer_timeout: float,
     limiter: RateLimiter,
     sent: Callable[[int], None],
 ) -> Answer:
     """Send bytes ``start`` to ``start + length`` of ``content`` and read the answer.
 
     ``sent`` is called with counts of bytes handed to the system. ``timeout`` is in seconds without
-    a byte moving.
+    a byte moving, ``answer_timeout`` in seconds until the answer to a whole body.
 
     Raises:
         OSError, http.client.HTTPException: the connection broke without an answer.
@@ -79,7 +80,7 @@ def send(
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             # The server closed; what it said before may still be in the receive buffer.
             complete = False
-        return wire.answer(method, complete=complete)
+        return wire.answer(method, answer_timeout if complete else timeout, complete=complete)
     finally:
         wire.close()
 
@@ -125,9 +126,9 @@ class _Wire:
             if event & ~select.POLLOUT:
                 self._heard()
 
-    def answer(self, method: str, *, complete: bool) -> Answer:
+    def answer(self, method: str, timeout: float, *, complete: bool) -> Answer:
         """Read the answer."""
-        self._socket.settimeout(self._timeout)
+        self._socket.settimeout(timeout)
         response = http.client.HTTPResponse(_Readable(self._reader), method=method)  # type: ignore[arg-type]
         response.begin()
         body = response.read(MAX_ERROR_BYTES)

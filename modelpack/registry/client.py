@@ -6,6 +6,7 @@ share its authenticator, TLS context and retry rules.
 """
 
 import contextlib
+import logging
 import ssl
 import time
 import urllib.parse
@@ -24,6 +25,10 @@ from modelpack.registry.auth import PULL, Authenticator, TokenAnswer
 from modelpack.registry.errors import MAX_ERROR_BYTES, RETRIED_STATUSES, response_error
 from modelpack.registry.options import ConnectionOptions
 from modelpack.registry.retry import Backoff, Contact, final_failure, reason_of, retry_after
+
+# They log whole URLs and headers; a signed query is a credential.
+for _logger_name in ("httpx", "httpcore"):
+    logging.getLogger(_logger_name).setLevel(logging.WARNING)
 
 USER_AGENT = f"modelpack/{__version__}"
 _DEFAULT_CONNECTIONS = 16
@@ -70,15 +75,13 @@ class RegistryClient:
         self.ssl_context: ssl.SSLContext = self.options.ssl_context()
         self.contact = Contact()
         self._observer = observer
-        connections = self.options.max_connections or _DEFAULT_CONNECTIONS
+        # The limit the user sets is for bulk bytes; requests that wait for each other need a few.
+        connections = max(_DEFAULT_CONNECTIONS, self.options.max_connections or 0)
         self._http = httpx.Client(
             http2=False,
             verify=self.ssl_context,
             trust_env=True,
             follow_redirects=False,
-            timeout=httpx.Timeout(
-                self.options.read_timeout, connect=self.options.connect_timeout, pool=None
-            ),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             # Harbor takes whoever returns its cookies for a browser.
@@ -127,6 +130,7 @@ class RegistryClient:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         max_bytes: int = MAX_MANIFEST_BYTES,
+        read_timeout: float | None = None,
     ) -> Response:
         """Send a request until it is answered for good, and read its body.
 
@@ -150,6 +154,7 @@ class RegistryClient:
                     also=also,
                     headers=headers,
                     content=content,
+                    read_timeout=read_timeout,
                 ) as opened:
                     status = opened.status_code
                     if status not in RETRIED_STATUSES or status in expect:
@@ -182,6 +187,7 @@ class RegistryClient:
         also: str | None = None,
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        read_timeout: float | None = None,
     ) -> Iterator[httpx.Response]:
         """Send one request, with authentication and redirects but no retries; the body is unread.
 
@@ -198,7 +204,9 @@ class RegistryClient:
             sent = dict(headers or {})
             if authorization:
                 sent["Authorization"] = authorization
-            request = self._http.build_request(method, url, headers=sent, content=content)
+            request = self._http.build_request(
+                method, url, headers=sent, content=content, timeout=self._timeout(read_timeout)
+            )
             response = self._http.send(request, stream=True)
             try:
                 self.contact.make()
@@ -230,10 +238,21 @@ class RegistryClient:
         Raises:
             NetworkError: it will not pass (no such host, certificate not trusted, no TLS there).
         """
-        final = final_failure(error, self.registry)
+        final = final_failure(error, self._host_of(error))
         if final is not None:
             raise final from error
         return reason_of(error)
+
+    def _host_of(self, error: httpx.TransportError) -> str:
+        try:
+            return addresses.origin_of(str(error.request.url)).authority
+        except RuntimeError:  # it was raised before there was a request
+            return self.endpoint.authority
+
+    def _timeout(self, read: float | None) -> httpx.Timeout:
+        return httpx.Timeout(
+            read or self.options.read_timeout, connect=self.options.connect_timeout, pool=None
+        )
 
     def _send_for_token(
         self,
@@ -249,7 +268,7 @@ class RegistryClient:
             url,
             headers=dict(headers),
             data=dict(form) if form is not None else None,
-            timeout=min(_TOKEN_SECONDS, self.options.read_timeout),
+            timeout=self._timeout(min(_TOKEN_SECONDS, self.options.read_timeout)),
         )
         try:
             response = self._http.send(request, stream=True)

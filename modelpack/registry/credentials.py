@@ -5,15 +5,19 @@ an entry or asking a credential helper is oras-py's work, behind ``_oras.py``. L
 a login against the registry (``login.py``).
 
 Read in this order, the first that knows the registry wins: ``$REGISTRY_AUTH_FILE`` (then nothing
-else is read, as with Podman), ``$XDG_RUNTIME_DIR/containers/auth.json``,
-``~/.config/containers/auth.json``, ``$DOCKER_CONFIG/config.json`` or ``~/.docker/config.json``.
+else is read, as with Podman); ``$XDG_RUNTIME_DIR/containers/auth.json``;
+``~/.config/containers/auth.json``; ``$DOCKER_CONFIG/config.json``, without that variable
+``~/.docker/config.json``.
 
     >>> Credentials(username="me", password="secret")
     Credentials(username='me')
 """
 
 import base64
+import contextlib
+import fcntl
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -24,8 +28,9 @@ from typing import Any
 from modelpack.errors import FormatError, UsageError
 from modelpack.manifest import load_json
 from modelpack.registry import helpers
-from modelpack.stores.files import locked, mapped_errors, write_atomically
+from modelpack.stores.files import mapped_errors, write_atomically
 
+_logger = logging.getLogger(__name__)
 # Real files are a few KiB; a bound keeps a mistaken path from being read into memory.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 # What Docker Hub's login is filed under, for historical reasons.
@@ -99,12 +104,18 @@ class AuthFile:
         Raises:
             UsageError: the configured helper has a name that cannot be a program's.
         """
-        helpers: Mapping[str, str] = self.config.get("credHelpers") or {}
+        named: Mapping[str, str] = self.config.get("credHelpers") or {}
         for name in _names(registry, repository):
-            if name in helpers:
-                return self._checked(helpers[name]), name
+            if name in named:
+                return self._checked(named[name]), name
         store = self.config.get("credsStore")
-        return (self._checked(store), _names(registry, None)[0]) if store else None
+        if not store:
+            return None
+        if not helpers.installed(self._checked(store)):
+            # Docker Desktop leaves such files behind; most registries need no login to pull.
+            _logger.warning("%s names docker-credential-%s, which is missing", self.path, store)
+            return None
+        return store, _names(registry, None)[0]
 
     def _checked(self, suffix: str) -> str:
         if not _HELPER_NAME.match(suffix):
@@ -120,15 +131,16 @@ def auth_files(only: Path | None = None) -> list[Path]:
     if named := environment.get("REGISTRY_AUTH_FILE"):
         return [Path(named)]
     home = Path.home()
-    paths = []
-    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
-    paths.append(
-        Path(runtime, "containers" if environment.get("XDG_RUNTIME_DIR") else "", "auth.json")
-    )
-    config_home = environment.get("XDG_CONFIG_HOME")
-    paths.append(Path(config_home or home / ".config", "containers", "auth.json"))
-    paths.append(Path(environment.get("DOCKER_CONFIG") or home / ".docker", "config.json"))
-    return paths
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    config = environment.get("XDG_CONFIG_HOME") or home / ".config"
+    docker = environment.get("DOCKER_CONFIG") or home / ".docker"
+    return [
+        Path(
+            f"{runtime}/containers" if runtime else f"/run/containers/{os.geteuid()}", "auth.json"
+        ),
+        Path(config, "containers", "auth.json"),
+        Path(docker, "config.json"),
+    ]
 
 
 def find_credentials(
@@ -220,25 +232,31 @@ def _from_file(file: AuthFile, registry: str, repository: str | None) -> Credent
 
 
 def _rewrite(file: AuthFile, registry: str, entry: Mapping[str, str] | None) -> None:
-    auths = dict(file.config.get("auths") or {})
-    names = set(_names(registry, None))
+    names = _names(registry, None)
     kept = {
         key: value
-        for key, value in auths.items()
-        if _normalized(key) not in names | {registry} and key not in names
+        for key, value in (file.config.get("auths") or {}).items()
+        if key not in names and _normalized(key) not in names
     }
     if entry is not None:
-        kept[_names(registry, None)[0]] = dict(entry)
+        kept[names[0]] = dict(entry)
     config = {**file.config, "auths": kept}
-    write_atomically(
-        file.path.resolve(), json.dumps(config, indent="\t").encode() + b"\n", mode=0o600
-    )
+    text = json.dumps(config, indent="\t") + "\n"
+    write_atomically(file.path.resolve(), text.encode(), mode=0o600)
 
 
-def _exclusive(path: Path) -> "Any":
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Keep other runs of this program from changing a file's directory meanwhile."""
     with mapped_errors(f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return locked(path.with_name(f".{path.name}.lock"))
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with mapped_errors(f"cannot lock {path.parent}"):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _as_pair(credentials: Credentials) -> tuple[str, str]:
@@ -279,8 +297,6 @@ def _check_shape(config: object, size: int) -> None:
     for entry in (config.get("auths") or {}).values():
         if entry is not None and not isinstance(entry, dict):
             raise FormatError("an entry of auths is not an object")
-    helpers = list((config.get("credHelpers") or {}).values())
-    store = config.get("credsStore")
-    for value in [*helpers, *([] if store is None else [store])]:
+    for value in [*(config.get("credHelpers") or {}).values(), config.get("credsStore") or ""]:
         if not isinstance(value, str):
             raise FormatError("the name of a credential helper is not a string")

@@ -5,6 +5,7 @@ bounds on time and size. Leaves out when one is asked (``credentials.py``).
 """
 
 import json
+import shutil
 import subprocess
 
 from modelpack.errors import AuthError, FormatError
@@ -16,6 +17,11 @@ HELPER_SECONDS = 120
 _MAX_ANSWER_BYTES = 64 * 1024
 # What every helper of docker-credential-helpers says, and exits with 1, when it has no login.
 _NOT_FOUND = ("credentials not found", "no credentials", "not found in")
+
+
+def installed(suffix: str) -> bool:
+    """Tell whether a credential helper can be run."""
+    return shutil.which(f"docker-credential-{suffix}") is not None
 
 
 def get(suffix: str, name: str) -> tuple[str, str] | None:

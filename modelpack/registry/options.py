@@ -51,6 +51,20 @@ class ConnectionOptions:
     state_directory: Path | None = None
     """Where unfinished uploads are remembered; None is the user's cache directory."""
 
+    def __post_init__(self) -> None:
+        """Check the bounds.
+
+        Raises:
+            UsageError: a number of connections, a rate or a time that is not positive.
+        """
+        for name in ("max_connections", "limit_rate"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
+        for name in ("connect_timeout", "read_timeout", "patience"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name.replace('_', ' ')} must be above 0")
+
     def endpoint(self, registry: str) -> Origin:
         """Return where the API of ``registry`` (``host`` or ``host:port``) is reached."""
         host, port = split_host_port(registry)

@@ -5,14 +5,16 @@ Owns the distribution-spec's "Pushing blobs" and what registries make of it: som
 sending bytes fast (``bodies.py``) and remembering between runs (``uploadstate.py``).
 
 A blob of up to one piece goes in one PUT. A larger one goes by PATCH, piece by piece; after a
-broken connection the registry is asked how much it has, and the upload goes on from there.
+broken connection the registry is asked how much it has, and the upload goes on from there. CNCF
+distribution keeps half a piece but then drops the upload that has one, so that there only an
+upload that stopped between two pieces goes on; any other starts over.
 """
 
 import contextlib
 import http.client
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelpack.content import Content
 from modelpack.descriptor import Descriptor
@@ -38,6 +40,8 @@ from modelpack.storage import Progress
 PIECE_BYTES = 64 * 1024 * 1024
 # On a connection that keeps breaking, pieces are halved down to this.
 _SMALLEST_PIECE = 1024 * 1024
+# Bytes per second that a registry hashes at least, when it reads a finished upload once more.
+_SLOWEST_REGISTRY = 20_000_000
 _TAKEN = frozenset({200, 201, 202, 204})
 _PATCH_REFUSED = frozenset({400, 404, 405, 411, 415, 416, 501})
 _MAX_REFUSALS = 2
@@ -51,7 +55,10 @@ class _Session:
 
     location: str
     offset: int
-    piece: int = PIECE_BYTES
+    piece: int
+    """How many bytes to send at once."""
+    least: int = 0
+    """How many the registry wants at least, but for the last (``OCI-Chunk-Min-Length``)."""
 
 
 class Uploader:
@@ -131,6 +138,7 @@ class _Upload:
         self._reported = 0
         self._best = 0
         self._refusals = 0
+        self._whole = False
         self._connection: Connection | None = None
 
     def run(self) -> None:
@@ -164,7 +172,7 @@ class _Upload:
 
     def _in_one(self, session: _Session) -> bool:
         small = self._descriptor.size <= self._uploader.piece_bytes
-        return session.offset == 0 and (small or self._uploader.patch_refused)
+        return session.offset == 0 and (small or self._whole or self._uploader.patch_refused)
 
     def _remembered(self) -> _Session | None:
         """Return the session that an earlier run left, if the registry still has it."""
@@ -172,7 +180,7 @@ class _Upload:
         if location is None:
             return None
         with contextlib.suppress(ModelpackError):
-            session = self._asked(_Session(location, 0))
+            session = self._asked(_Session(location, 0, self._piece))
             if session is not None and session.offset:
                 self._report(session.offset)
                 self._best = session.offset
@@ -182,15 +190,15 @@ class _Upload:
 
     def _begin(self) -> _Session:
         location = self._uploader.offered(self._descriptor.digest)
-        minimum = 0
+        least = 0
         if location is None:
             response = self._client.request(
                 "POST", "blobs/uploads/", what=self._what, expect=(202,), actions=PUSH, content=b""
             )
             location = _location(response)
             with contextlib.suppress(ValueError):
-                minimum = int(response.headers.get("OCI-Chunk-Min-Length", "0")[:18])
-        session = _Session(location, 0, max(self._piece, minimum))
+                least = int(response.headers.get("OCI-Chunk-Min-Length", "0")[:18])
+        session = _Session(location, 0, max(self._piece, least), least)
         if not self._in_one(session):
             self._state.save(location, 0)
         return session
@@ -213,7 +221,7 @@ class _Upload:
         if offset > self._descriptor.size:
             return None
         location = _location(response) if "Location" in response.headers else session.location
-        return _Session(location, offset, session.piece)
+        return replace(session, location=location, offset=offset)
 
     # Requests with bytes
 
@@ -223,16 +231,15 @@ class _Upload:
         headers = {"Content-Range": f"{session.offset}-{session.offset + length - 1}"}
         answer = self._send("PATCH", session.location, headers, session.offset, length)
         if answer is None:
-            smaller = max(_SMALLEST_PIECE, session.piece // 2)
-            self._piece = smaller
-            return self._after_break(_Session(session.location, session.offset, smaller))
+            self._piece = max(session.least, min(_SMALLEST_PIECE, self._piece), session.piece // 2)
+            return self._after_break(replace(session, piece=self._piece))
         if answer.status in _TAKEN:
             return self._advanced(session, answer, length)
         if answer.status in _PATCH_REFUSED and session.offset == 0:
             # A 404 may only mean that this one session is gone.
             self._uploader.patch_refused = self._uploader.patch_refused or answer.status != 404
+            self._whole = True
             self._state.forget()
-            self._backoff.wait(f"HTTP status {answer.status} to PATCH")
             return None
         if answer.status in {404, 416}:
             self._backoff.wait(f"HTTP status {answer.status} to PATCH")
@@ -257,7 +264,7 @@ class _Upload:
             self._backoff.progress()
         else:
             self._backoff.wait("the registry kept none of the bytes")
-        return _Session(location, offset, session.piece)
+        return replace(session, location=location, offset=offset)
 
     def _send_whole(self, session: _Session, *, last: bool) -> bool:
         """Send the whole blob in the closing PUT; False when it must start over."""
@@ -285,7 +292,13 @@ class _Upload:
         url = addresses.add_query(session.location, f"digest={self._descriptor.digest}")
         try:
             response = self._client.request(
-                "PUT", url, what=self._what, expect=_TAKEN, actions=PUSH, content=b""
+                "PUT",
+                url,
+                what=self._what,
+                expect=_TAKEN,
+                actions=PUSH,
+                content=b"",
+                read_timeout=self._answer_seconds(self._descriptor.size),
             )
         except NotFoundError:
             # The answer to an earlier try may have been lost on its way.
@@ -332,6 +345,7 @@ class _Upload:
                 start=start,
                 length=length,
                 timeout=self._client.options.read_timeout,
+                answer_timeout=self._answer_seconds(length),
                 limiter=self._uploader.limiter,
                 sent=sent,
             )
@@ -401,6 +415,10 @@ class _Upload:
         digest = self._descriptor.digest
         if served is not None and served.startswith(digest.algorithm) and served != str(digest):
             raise IntegrityError(f"{self._what}: the registry stored it as {served[:80]!r}")
+
+    def _answer_seconds(self, size: int) -> float:
+        """Return how long a registry may take to hash or move ``size`` bytes before it answers."""
+        return self._client.options.read_timeout + size / _SLOWEST_REGISTRY
 
     def _report(self, position: int) -> None:
         """Report bytes once, however often they are sent."""
