@@ -18,6 +18,7 @@ from tests.support import images, programs, requirements
         pytest.param("oras", ["version"], "1.3", id="oras"),
         pytest.param("cosign", ["--help"], "verify-attestation", id="cosign"),
         pytest.param("crane", ["--help"], "manifest", id="crane"),
+        pytest.param("nvidia-ctk", ["--version"], "version", id="nvidia-ctk"),
         pytest.param("kubectl", ["version", "--client"], "v1.36", id="kubectl"),
     ],
 )

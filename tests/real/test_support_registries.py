@@ -38,9 +38,8 @@ def test_oras_pushes_an_artifact_and_pulls_it_back(docker_registry, tmp_path):
 
 @pytest.mark.real("skopeo")
 def test_skopeo_copies_between_registries_and_keeps_the_digest(
-    docker_registry, start_registry, layout
+    docker_registry, crane_registry, layout
 ):
-    other = start_registry()
     digest = images.push_image(layout, f"{docker_registry.host}/support/skopeo:v1")
     programs.run(
         "skopeo",
@@ -49,9 +48,9 @@ def test_skopeo_copies_between_registries_and_keeps_the_digest(
         "--src-tls-verify=false",
         "--dest-tls-verify=false",
         f"docker://{docker_registry.host}/support/skopeo:v1",
-        f"docker://{other.host}/copied:v1",
+        f"docker://{crane_registry.host}/copied:v1",
     )
-    assert manifest_digest(other, "copied", "v1") == digest
+    assert manifest_digest(crane_registry, "copied", "v1") == digest
 
 
 @pytest.mark.real("crane", "skopeo")

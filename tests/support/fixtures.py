@@ -16,7 +16,7 @@ import pytest
 from tests.support.certificates import PrivateCA
 from tests.support.nginx import Nginx
 from tests.support.programs import Podman
-from tests.support.registries import DockerRegistry
+from tests.support.registries import CraneRegistry, DockerRegistry
 from tests.support.requirements import require, require_root
 from tests.support.tokens import TokenServer
 
@@ -42,6 +42,14 @@ def start_registry(tmp_path_factory) -> Iterator[Callable[..., DockerRegistry]]:
         yield lambda **options: started.enter_context(
             DockerRegistry(tmp_path_factory.mktemp("registry"), **options)
         )
+
+
+@pytest.fixture
+def crane_registry(tmp_path_factory) -> Iterator[CraneRegistry]:
+    """An empty registry of another make than all the others."""
+    require("crane")
+    with CraneRegistry(tmp_path_factory.mktemp("crane")) as registry:
+        yield registry
 
 
 @pytest.fixture

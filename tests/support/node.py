@@ -27,6 +27,7 @@ from tests.support.registries import DockerRegistry
 from tests.support.servers import Server
 
 NAMESPACE = "k8s.io"  # containerd's, for all that comes through CRI
+MAX_SOCKET_PATH = 107  # Linux's bound on a Unix socket's path
 _NAMESPACES = {"network": "NODE", "pid": "CONTAINER", "ipc": "POD"}
 
 # Plain Debian defaults but for the paths, and:
@@ -87,6 +88,7 @@ class Node(Server):
         """``registry`` serves the busybox image that sandboxes and containers run."""
         self.directory = directory
         self.socket = directory / "containerd.sock"
+        assert len(f"{self.socket}.ttrpc") <= MAX_SOCKET_PATH, f"{directory} is too long a path"
         self.root = directory / "root"  # content store and snapshots
         self.etc_cdi = directory / "etc-cdi"
         self.run_cdi = directory / "run-cdi"  # wins over etc_cdi
@@ -146,12 +148,17 @@ class Node(Server):
         if self.alive:
             with contextlib.suppress(grpc.RpcError):
                 self._remove_sandboxes()
+        if self._cri is not None:
             self._end_containerd(how)
         # Signals of politeness end neither unshare nor the first process of a PID namespace.
         self._view.stop(signal.SIGKILL)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

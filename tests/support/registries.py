@@ -1,9 +1,10 @@
-"""docker-registry, the CNCF distribution, started with the one setting a test is about.
+"""Two real registries, started with the one setting a test is about.
+
+docker-registry is the CNCF distribution: it has chunked uploads, ranges, mounts and deletion, and
+no referrers API. crane's registry is another program's idea of the same specification.
 
     with DockerRegistry(tmp_path, auth=TokenServer(...)) as registry:
         registry.host                       # "127.0.0.1:41873"
-
-It has chunked uploads, ranges, mounts and deletion, and no referrers API.
 """
 
 import base64
@@ -106,6 +107,45 @@ class DockerRegistry(Server):
         algorithm, encoded = digest.split(":")
         blobs = self.storage / "docker/registry/v2/blobs"
         return blobs / algorithm / encoded[:2] / encoded / "data"
+
+
+class CraneRegistry(Server):
+    """The registry that crane serves; manifests are in memory and end with the process."""
+
+    def __init__(self, directory: Path):
+        """``directory`` takes the blobs and the log."""
+        blobs = directory / "blobs"
+        blobs.mkdir()
+        super().__init__(
+            "crane registry",
+            programs.command(
+                "crane", "registry", "serve", "--address=127.0.0.1:0", "--disk", blobs
+            ),
+            log=directory / "crane.log",
+            env=programs.environment("crane"),
+        )
+
+    @property
+    def host(self) -> str:
+        """``127.0.0.1:PORT``, as in a reference."""
+        return f"127.0.0.1:{re.findall(r'serving on port ([0-9]+)', self.logs())[-1]}"
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:PORT``."""
+        return f"http://{self.host}"
+
+    def start(self) -> None:
+        """Start it, empty of manifests and on a new port."""
+        said_before = len(self.logs())
+        super().start(ready=lambda: "serving on port" in self.logs()[said_before:])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def docker_config(
