@@ -42,13 +42,18 @@ class PciFunction:
 
 def pci_functions(tree: Tree, vendor: str) -> tuple[PciFunction, ...]:
     """Return a vendor's displays and accelerators by address; ``vendor`` is like ``0x10de``."""
-    found = (pci_function(tree, address) for address in tree.names(PCI_ROOT, _ADDRESS))
+    found = (pci_function(tree, address) for address in pci_addresses(tree, PCI_ROOT))
     return tuple(
         function
         for function in found
         if function.vendor == vendor
         and is_accelerator_class(tree.read(f"{function.path}/class") or "")
     )
+
+
+def pci_addresses(tree: Tree, directory: str) -> tuple[str, ...]:
+    """Return the PCI addresses that a directory names, in order; they are hexadecimal."""
+    return tuple(sorted(tree.names(directory, _ADDRESS)))
 
 
 def pci_function(tree: Tree, address: str) -> PciFunction:

@@ -22,7 +22,6 @@ _PCI_DRIVER = "/sys/module/amdgpu/drivers/pci:amdgpu"
 _PLATFORM = "/sys/devices/platform"
 _KFD_NODES = "/sys/class/kfd/kfd/topology/nodes"
 _KFD = "/dev/kfd"
-_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 _PROPERTY = re.compile(r"(\w+) (\d{1,20})", re.ASCII)
 
 
@@ -45,7 +44,9 @@ class Amd(base.UsualNames):
         """Find GPUs under the amdgpu driver, and the compute partitions beside them."""
         looked = (_PCI_DRIVER, f"{_PLATFORM}/amdgpu_xcp_*", _KFD_NODES)
         ids = _unique_ids(tree)
-        functions = [(name, f"{_PCI_DRIVER}/{name}") for name in tree.names(_PCI_DRIVER, _ADDRESS)]
+        functions = [
+            (name, f"{_PCI_DRIVER}/{name}") for name in sysfs.pci_addresses(tree, _PCI_DRIVER)
+        ]
         parts = [
             ("", f"{_PLATFORM}/{name}") for name in tree.names(_PLATFORM, r"amdgpu_xcp_\d{1,4}")
         ]

@@ -127,7 +127,7 @@ def _main_node(device: Accelerator) -> Node:
 def _by_procfs(tree: Tree, root: str) -> tuple[Accelerator, ...]:
     """Return the GPUs that the loaded driver shows, in PCI order, which is NVML's."""
     found: list[Accelerator] = []
-    for name in tree.names(_GPUS):
+    for name in sorted(tree.names(_GPUS)):
         facts = parse_information(tree.read(f"{_GPUS}/{name}/information") or "")
         minor = facts.get("Device Minor", "")
         if not minor.isdigit():
