@@ -58,7 +58,7 @@ def test_the_rate_of_each_connection_is_capped(registry, start_nginx):
     server = start_nginx(nginx.proxy(registry, nginx.limit_rate("512k")))
     began = time.monotonic()
     assert httpx.get(f"{server.url}{BLOB}").content == BODY
-    assert 0.8 < time.monotonic() - began < 6
+    assert time.monotonic() - began > 0.8
 
 
 def test_a_trickle_gives_the_beginning_and_hardly_more(registry, start_nginx):
