@@ -159,7 +159,7 @@ class Link:
     def read(cls, reader: InventoryReader) -> Self:
         """Read the fields, noting faults in the reader."""
         value = cls(
-            target=reader.string("target", required=True), path=reader.path("path", required=True)
+            target=reader.text("target", required=True), path=reader.path("path", required=True)
         )
         reader.finish()
         return value
@@ -343,7 +343,7 @@ class Accelerator:
         partitions = reader.records("partitions", Partition.read)
         value = cls(
             vendor=vendor or Vendor.NVIDIA,
-            type=reader.string("type") or TYPES[vendor or Vendor.NVIDIA][0],
+            type=reader.text("type") or TYPES[vendor or Vendor.NVIDIA][0],
             index=reader.number("index"),
             uuid=reader.string("uuid"),
             product=reader.string("product"),

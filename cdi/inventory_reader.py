@@ -85,15 +85,22 @@ class InventoryReader(ObjectReader):
             if self._is_key(key, path)
         }
 
+    def text(self, name: str, *, required: bool = False) -> str:
+        """Take a string that is not empty where it is given; an absent one reads as empty."""
+        found = self.string(name, required=required)
+        if not found and self._value.get(name) == "":
+            self.fault(name, "is empty; leave it out where it is not known")
+        return found
+
     def choice(self, name: str, choices: type[Choice], *, required: bool = False) -> Choice | None:
         """Take one word of an enumeration; an absent or unknown one reads as None."""
-        text = self.string(name, required=required)
+        text = self.text(name, required=required)
         if not text:
             return None
         if text in {member.value for member in choices}:
             return choices(text)
         known = ", ".join(member.value for member in choices)
-        self.fault(name, f"{text[:40]!r} is not one of {known}")
+        self.fault(name, f"{text[:40]!a} is not one of {known}")
         return None
 
     def number(self, name: str, high: int = _MAX_INDEX) -> int:
@@ -118,33 +125,26 @@ class InventoryReader(ObjectReader):
 
     def pci(self, name: str) -> str:
         """Take a PCI address; it reads in lower case with a four-digit domain."""
-        text = self.string(name)
+        text = self.text(name)
         address = normal_pci(text)
         if text and not address:
-            self.fault(name, f"{text[:40]!r} is no PCI address; write it like 0000:17:00.0")
+            self.fault(name, f"{text[:40]!a} is no PCI address; write it like 0000:17:00.0")
         return address
 
     def mode(self, name: str) -> int | None:
         """Take permission bits, written as a quoted octal number such as ``"0666"``."""
-        if not self.has(name):
-            self._take(name)
-            return None
-        text = self.string(name)
+        text = self.text(name)
         if _MODE.fullmatch(text):
             return int(text, 8)
         if text:
-            self.fault(name, f'{text[:40]!r} is no octal mode; write it like "0666"')
+            self.fault(name, f'{text[:40]!a} is no octal mode; write it like "0666"')
         return None
 
     def path(self, name: str, *, required: bool = False) -> str:
         """Take an absolute path without ``..``; an absent one reads as empty."""
-        return self._clean_path(self.string(name, required=required), join(self._path, name))
-
-    def _clean_path(self, text: str, path: str) -> str:
-        if not text:
-            return ""
-        if not text.startswith("/") or ".." in text.split("/") or "\0" in text:
-            self._fault(path, f"{text[:80]!r} is not an absolute path without '..'")
+        text = self.text(name, required=required)
+        if text and (not text.startswith("/") or ".." in text.split("/") or "\0" in text):
+            self.fault(name, f"{text[:80]!a} is not an absolute path without '..'")
             return ""
         return text
 

@@ -216,12 +216,16 @@ class SimpleVendor(base.UsualNames):
                 f"the driver's files ({', '.join(wanted)}): name those of the target nodes under "
                 "driver.libraries and driver.binaries, unless images bring them"
             )
-        optional = (*self.optional_own, *self.optional_control)
-        if optional and not any(device.nodes for device in devices):
-            texts.append(
-                f"nodes that only some machines have ({', '.join(optional)}): name those of the "
-                "target nodes under nodes"
-            )
+        optional = () if any(device.nodes for device in devices) else self.optional_own
+        for where, templates in (
+            ("the device's nodes", optional),
+            ("driver.nodes", () if driver.nodes else self.optional_control),
+        ):
+            if templates:
+                texts.append(
+                    f"nodes that only some machines have ({', '.join(templates)}): name those of "
+                    f"the target nodes under {where}"
+                )
         return tuple(
             Note(vendor=self.support.vendor, kind=NoteKind.LEFT_OUT, text=text) for text in texts
         )
