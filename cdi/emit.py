@@ -29,6 +29,9 @@ from cdi.spec import Spec
 # A letter or a slash first, and then nothing that YAML gives a meaning: no space, quote, comma or
 # bracket, and no colon at the end. Words that some reader takes for a boolean or null are excluded.
 _BARE = re.compile(r"[A-Za-z/]([A-Za-z0-9_./:=@+-]*[A-Za-z0-9_./=@+-])?")
+# Runtimes read JSON files with a YAML parser, which refuses these where JSON does not, or takes them
+# for line ends.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
@@ -61,5 +64,10 @@ def to_yaml(spec: Spec) -> str:
 
 
 def to_json_text(spec: Spec) -> str:
-    """Return the spec as JSON, indented by two, with a line end at its end; deterministic."""
-    return json.dumps(spec.to_json(), ensure_ascii=False, indent=2) + "\n"
+    """Return the spec as JSON, indented by two, with a line end at its end; deterministic.
+
+    The text is YAML too, for the runtimes that read it as such: no character is escaped as a
+    surrogate pair, and no control character stands for itself.
+    """
+    text = json.dumps(spec.to_json(), ensure_ascii=False, indent=2)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"

@@ -82,6 +82,8 @@ def under(root: Path, path: str) -> Path:
     Links on the way are followed as the host itself would, so that an absolute one, or ``..``, does
     not lead out of ``root``; a link at the end is not followed. The path need not exist.
     """
+    if root == Path("/"):
+        return root / path.lstrip("/")
     todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
     done: list[str] = []
     links = 0

@@ -4,8 +4,8 @@ Owns the text formats and how their faults join those of the rules. Leaves out t
 (:mod:`cdi.validate`) and files (:mod:`cdi.cache`).
 
 Stricter than the runtimes, which take the first of several YAML documents, null for an absent
-field, YAML in a ``.json`` file, and unquoted numbers for strings. What this module accepts, they
-accept.
+field, YAML in a ``.json`` file, merge keys, and unquoted numbers for strings. They read JSON as
+YAML, though, so JSON that is no YAML is refused here too.
 
 >>> parse_spec('{"cdiVersion": "0.5.0", "kind": "a.com/gpu", "kind": "a.com/gpu", "devices": []}')
 Traceback (most recent call last):
@@ -13,6 +13,7 @@ cdi.errors.InvalidSpecError: devices: invalid spec, no devices (and 1 more fault
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -30,6 +31,10 @@ Syntax = Literal["json", "yaml"]
 MAX_SPEC_BYTES = 8 * 1024 * 1024
 # Longer numbers are out of range in every field, and int() refuses very long ones.
 _MAX_DIGITS = 400
+# Takes every escape whole, so that an escaped backslash is not the start of another one.
+_ESCAPE_OR_CONTROL = re.compile(
+    r"\\(?:u(?P<code>[0-9A-Fa-f]{4})|.)|(?P<control>[\x7f-\x84\x86-\x9f\ufffe\uffff])"
+)
 
 
 def parse_spec(data: bytes | str, *, syntax: Syntax | None = None, source: str = "") -> Spec:
@@ -90,6 +95,8 @@ class _Object(dict[str, object]):
 
 
 def _load_json(text: str) -> tuple[object, list[Fault]]:
+    if fault := _not_yaml(text):
+        return None, [fault]
     try:
         value = json.loads(
             text, object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=_integer
@@ -104,6 +111,25 @@ def _load_json(text: str) -> tuple[object, list[Fault]]:
     faults: list[Fault] = []
     _find_repeated(value, faults)
     return value, faults
+
+
+def _not_yaml(text: str) -> Fault | None:
+    """Find what JSON allows and the YAML parser, with which runtimes read JSON, does not."""
+    for match in _ESCAPE_OR_CONTROL.finditer(text):
+        code, control = match["code"], match["control"]
+        if control:
+            reason = f"holds U+{ord(control):04X}, which runtimes refuse"
+        elif code and 0xD800 <= int(code, 16) <= 0xDFFF:
+            reason = (
+                f"holds \\u{code}, a surrogate, which runtimes refuse; write the character itself"
+            )
+        elif match[0] == r"\/":
+            reason = r"holds \/, which runtimes refuse; write / alone"
+        else:
+            continue
+        line = text.count("\n", 0, match.start()) + 1
+        return Fault(path="", reason=f"line {line}: {reason}")
+    return None
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> _Object:

@@ -99,6 +99,24 @@ def test_without_a_syntax_a_brace_means_json():
     assert faults[0].reason == "is given twice (line 1, column 25)"
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (r"\ud83d\ude00", r"line 2: holds \ud83d, a surrogate, which runtimes refuse"),
+        (r"\udfff", r"line 2: holds \udfff, a surrogate"),
+        (r"\/", r"line 2: holds \/, which runtimes refuse"),
+        ("\x7f", "line 2: holds U+007F, which runtimes refuse"),
+    ],
+)
+def test_json_that_runtimes_cannot_read_as_yaml(value, reason):
+    text = f'{{"cdiVersion":\n"{value}"}}'
+    _, (fault,) = examine(text, syntax="json")
+    assert fault.path == ""
+    assert fault.reason.startswith(reason)
+    _, faults = examine(text.replace(value, value.replace("\\", r"\\")), syntax="json")
+    assert [fault.path for fault in faults] != [""] or value == "\x7f"
+
+
 @given(specs())
 def test_parse_is_the_inverse_of_emit(spec):
     assert parse_spec(to_yaml(spec)) == spec
