@@ -18,12 +18,6 @@ from tests.support.models import CHUNK, one_shard, random_bytes, read_tree, writ
 LONG = "/".join(["d" * 60] * 3) + "/" + "f" * 250
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture(params=["layout", "registry"])
 def place(request, tmp_path):
     """A repository name without a tag, of each kind."""
