@@ -129,9 +129,9 @@ def test_anonymous_tokens_may_only_pull():
 
 def test_rights_can_be_cut():
     auth = BearerAuth(users=USERS, allow=lambda user, repo, action: repo == REPO)
-    token = auth.issue("ada", PUSH, "repository:other:pull")
-    assert auth.tokens_issued[-1].token == token
-    assert auth.tokens_issued[-1].scopes == {REPO: {"pull", "push"}, "other": set()}
+    issued = auth.issue("ada", PUSH, "repository:other:pull", f"repository:{REPO}:delete")
+    assert auth.tokens_issued[-1].token == issued
+    assert auth.tokens_issued[-1].scopes == {REPO: {"pull", "push", "delete"}, "other": set()}
 
 
 def test_the_oauth2_form():

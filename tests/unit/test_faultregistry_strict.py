@@ -179,6 +179,7 @@ HOST = b"Host: x\r\nUser-Agent: t\r\n"
     [
         b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\nmore\r\n\r\n",
         b"GET /v2/ HTTP/1.0\r\n\r\n",
+        b"\x16\x03\x01\x05\xd8",
         b"GET http://x/v2/ HTTP/1.1\r\n" + HOST + b"\r\n",
         b"GET //x/v2/ HTTP/1.1\r\n" + HOST + b"\r\n",
         b"GET /v2/ HTTP/1.1\r\nUser-Agent: t\r\n\r\n",
@@ -193,6 +194,7 @@ HOST = b"Host: x\r\nUser-Agent: t\r\n"
     ids=[
         "trailing",
         "1.0",
+        "tls",
         "absolute",
         "authority",
         "hostless",

@@ -158,14 +158,11 @@ class BearerAuth:
 
     def issue(self, user: str | None, *scopes: str) -> str:
         """Return a token for these scopes, less what the user may not do."""
-        wanted = [Scope.parse(text) for text in scopes]
         now = time.monotonic()
-        granted = {
-            scope.repo: frozenset(
-                action for action in scope.actions if self._allow(user, scope.repo, action)
-            )
-            for scope in wanted
-        }
+        granted: dict[str, frozenset[str]] = {}
+        for scope in map(Scope.parse, scopes):
+            allowed = {one for one in scope.actions if self._allow(user, scope.repo, one)}
+            granted[scope.repo] = granted.get(scope.repo, frozenset()) | allowed
         issued = IssuedToken(
             token=secrets.token_urlsafe(24),
             at=now,

@@ -22,6 +22,7 @@ MAX_HEAD_LINE_BYTES = 16 * 1024  # nginx and Go refuse lines of about this size 
 MAX_HEADERS = 100
 KEPT_BODY_BYTES = 1024  # of a request, for tests that look for secrets in it
 
+_TLS_HANDSHAKE = b"\x16"  # the type of its first record (RFC 8446, 5.1)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ONCE = {"authorization", "content-length", "content-range", "content-type", "host", "range"}
 
@@ -315,6 +316,8 @@ def read_head(stream: BufferedReader) -> Head | None:
     Raises:
         NotHttpError: it breaks RFC 9112; nothing after it on the connection can be understood.
     """
+    if stream.peek(1)[:1] == _TLS_HANDSHAKE:  # which need not hold a line's end to wait for
+        raise NotHttpError("TLS, spoken to a port without it")
     first = stream.readline(MAX_HEAD_LINE_BYTES)
     if _is_cut_off(first):
         return None
