@@ -1,6 +1,6 @@
 """Write a spec as text: the same spec always gives the same bytes.
 
-Owns field order, quoting and line ends. Leaves out files (:mod:`cdi.cache`).
+Owns field order, quoting and line ends. Leaves out files (:mod:`cdi.files`).
 
 Fields come in the specification's order and annotations by key. In YAML a string stays bare only
 when no YAML reader, 1.1 or 1.2, could take it for anything else: a device named ``1e3`` or ``no``
@@ -20,54 +20,69 @@ devices:
 
 import json
 import re
-import sys
-
-import yaml
+from collections.abc import Iterator
 
 from cdi.spec import Spec
 
 # A letter or a slash first, and then nothing that YAML gives a meaning: no space, quote, comma or
 # bracket, and no colon at the end. Words that some reader takes for a boolean or null are excluded.
 _BARE = re.compile(r"[A-Za-z/]([A-Za-z0-9_./:=@+-]*[A-Za-z0-9_./=@+-])?")
-# Runtimes read JSON files with a YAML parser, which refuses these where JSON does not, or takes them
-# for line ends.
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's emitter with this module's quoting, and without anchors for equal values."""
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class's signature
-        return True
-
-
-def _represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    bare = _BARE.fullmatch(text) and text.lower() not in _WORDS
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if bare else '"')
-
-
-_Dumper.add_representer(str, _represent_str)
+# YAML refuses these where JSON does not, or takes them for line ends.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+# YAML: a longer key must be marked as one.
+_MAX_PLAIN_KEY = 1000
 
 
 def to_yaml(spec: Spec) -> str:
-    """Return the spec as one YAML document with a line end at its end; deterministic."""
-    text: str = yaml.dump(
-        spec.to_json(),
-        Dumper=_Dumper,
-        sort_keys=False,
-        default_flow_style=False,
-        allow_unicode=True,
-        width=sys.maxsize,
-    )
-    return text
+    """Return the spec as one YAML document with a line end at its end; deterministic.
+
+    Written out here, so that the bytes depend neither on PyYAML's version nor on whether it was
+    built with libyaml.
+    """
+    return "\n".join(_lines(spec.to_json(), "")) + "\n"
 
 
 def to_json_text(spec: Spec) -> str:
     """Return the spec as JSON, indented by two, with a line end at its end; deterministic.
 
-    The text is YAML too, for the runtimes that read it as such: no character is escaped as a
-    surrogate pair, and no control character stands for itself.
+    The text is YAML too, since runtimes read it as such: no character is escaped as a surrogate
+    pair, and no control character stands for itself.
     """
-    text = json.dumps(spec.to_json(), ensure_ascii=False, indent=2)
-    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
+    return _escape(json.dumps(spec.to_json(), ensure_ascii=False, indent=2)) + "\n"
+
+
+def _escape(text: str) -> str:
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _lines(value: object, indent: str) -> Iterator[str]:
+    """Yield the lines of a filled object or array, at the given indentation."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            name = _scalar(key)
+            mark = f"{indent}{name}:"
+            if len(name) > _MAX_PLAIN_KEY:
+                yield f"{indent}? {name}"
+                mark = f"{indent}:"
+            if not inner or not isinstance(inner, (dict, list)):
+                yield f"{mark} {_scalar(inner)}"
+                continue
+            yield mark
+            # An array begins at its key's own column.
+            yield from _lines(inner, indent if isinstance(inner, list) else indent + "  ")
+    elif isinstance(value, list):
+        for inner in value:
+            if not inner or not isinstance(inner, (dict, list)):
+                yield f"{indent}- {_scalar(inner)}"
+                continue
+            first, *rest = _lines(inner, indent + "  ")
+            yield f"{indent}- {first[len(indent) + 2 :]}"
+            yield from rest
+
+
+def _scalar(value: object) -> str:
+    """Return a string, number, boolean, or empty object or array on one line."""
+    if isinstance(value, str) and _BARE.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    return _escape(json.dumps(value, ensure_ascii=False))

@@ -1,7 +1,7 @@
 """Text to spec, strictly: JSON and YAML, with every fault found and its path.
 
 Owns the text formats and how their faults join those of the rules. Leaves out the rules
-(:mod:`cdi.validate`) and files (:mod:`cdi.cache`).
+(:mod:`cdi.validate`) and files (:mod:`cdi.files`).
 
 Stricter than the runtimes, which take the first of several YAML documents, null for an absent
 field, YAML in a ``.json`` file, merge keys, and unquoted numbers for strings. They read JSON as

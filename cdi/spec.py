@@ -1,7 +1,7 @@
 """The types of a CDI spec, version 1.1.0, and their JSON form.
 
 Owns the fields, their JSON names and their number ranges. Leaves out the rules between fields
-(:mod:`cdi.validate`), text formats (:mod:`cdi.parse`, :mod:`cdi.emit`) and files (:mod:`cdi.cache`).
+(:mod:`cdi.validate`), text formats (:mod:`cdi.parse`, :mod:`cdi.emit`) and files (:mod:`cdi.files`).
 
 Values are frozen. An empty string, an empty tuple and None mean that a field is absent, and absent
 fields are left out of the JSON form, so ``Spec.from_json(spec.to_json()) == spec``.

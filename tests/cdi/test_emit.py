@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 
 from cdi.emit import to_json_text, to_yaml
+from cdi.parse import parse_spec
 from cdi.spec import ContainerEdits, Device, Spec
 from tests.cdi.cases import FULL
 from tests.cdi.strategies import specs
@@ -115,6 +116,12 @@ def test_a_node_shared_by_devices_is_written_out_and_not_as_an_alias():
     text = to_yaml(replace(named("x"), devices=devices))
     assert text.count("- A=1") == 2
     assert "*" not in text
+
+
+@pytest.mark.parametrize("key", ["x" * 1000, "x" * 5000, " " * 1100])
+def test_a_key_too_long_for_a_plain_one(key):
+    spec = replace(named("x"), cdi_version="0.6.0", annotations={"a": "b", key: "v", "z": ""})
+    assert parse_spec(to_yaml(spec)) == spec
 
 
 @given(specs())
