@@ -9,7 +9,7 @@ from cdi.errors import InjectionError, InvalidSpecError, UnresolvableError
 from cdi.files import write_spec
 from cdi.nodes import RecordedNodes
 from cdi.spec import ContainerEdits, Device, DeviceNode, Spec
-from tests.cdi.trees import spec_of, tree
+from tests.cdi.specdirs import spec_of, tree
 
 
 def test_default_directories_below_a_root(tmp_path):

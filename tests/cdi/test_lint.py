@@ -11,7 +11,7 @@ from cdi.files import write_spec
 from cdi.lint import lint
 from cdi.nodes import NodeFacts, RecordedNodes
 from cdi.spec import ContainerEdits, Device, DeviceNode, Hook, Mount, Spec
-from tests.cdi.trees import spec_of, tree
+from tests.cdi.specdirs import spec_of, tree
 
 NODES = RecordedNodes(
     {

@@ -22,11 +22,11 @@ from cdi.names import is_qualified
 from cdi.parse import examine, syntax_of
 from cdi.version import minimum_version, with_minimum_version
 from tests.cdi.cases import BAD, GOOD, STRICTER
+from tests.cdi.specdirs import tree
 from tests.cdi.strategies import specs
 from tests.cdi.test_edits import OCI
 from tests.cdi.test_parse import BAD as BAD_FILES
 from tests.cdi.test_parse import GOOD as GOOD_FILES
-from tests.cdi.trees import tree
 from tests.support.programs import find_program
 
 pytestmark = pytest.mark.real("cdi-oracle")
