@@ -159,7 +159,9 @@ class RegistryClient:
                     status = opened.status_code
                     if status not in RETRIED_STATUSES or status in expect:
                         limit = max_bytes if status in expect else MAX_ERROR_BYTES
-                        body = _read(opened, limit, what, strict=status in expect)
+                        body = _read(
+                            opened, limit, what, strict=status in expect, seconds=_BODY_SECONDS
+                        )
                         break
                     reason = f"HTTP status {status}"
                     after = retry_after(opened.headers.get("Retry-After"), now=time.time())
@@ -284,7 +286,7 @@ class RegistryClient:
 
 
 def _read(
-    response: httpx.Response, limit: int, what: str, *, strict: bool, seconds: float = _BODY_SECONDS
+    response: httpx.Response, limit: int, what: str, *, strict: bool, seconds: float
 ) -> bytes:
     """Read a body of at most ``limit`` bytes; a longer one is an error, or cut if not strict."""
     data = bytearray()

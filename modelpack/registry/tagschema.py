@@ -12,7 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from modelpack.descriptor import INDEX_TYPES, MAX_MANIFEST_BYTES, OCI_INDEX, Descriptor
+from modelpack.descriptor import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_MANIFEST_BYTES,
+    OCI_INDEX,
+    Descriptor,
+)
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, NetworkError
 from modelpack.manifest import Index, canonical_json, load_json, parse_manifest
@@ -63,9 +69,9 @@ def add(
     for _ in range(_MAX_ROUNDS):
         started = clock()
         raw = _raw(client, digest)
-        value: dict[str, Any] = load_json(raw, "index") if raw is not None else _empty()
         if raw is not None:
             _parsed(client, digest, raw)
+        value: dict[str, Any] = _empty() if raw is None else load_json(raw, "index")
         listed = {entry["digest"]: entry for entry in value["manifests"]}
         missing = [entry for key, entry in wanted.items() if key not in listed]
         if not missing:
@@ -91,7 +97,8 @@ def _raw(client: RegistryClient, digest: Digest) -> bytes | None:
         "GET",
         f"manifests/{tag}",
         what=f"{client.name}:{tag}",
-        headers={"Accept": ", ".join(INDEX_TYPES)},
+        # Manifests too: one that is in the way must be seen, not taken for nothing and replaced.
+        headers={"Accept": ", ".join([*INDEX_TYPES, *MANIFEST_TYPES])},
         expect=(200, 404),
         actions=PULL,
     )
