@@ -69,9 +69,9 @@ def check_paths(paths: Iterable[str]) -> None:
     for path in paths:
         check_path(path)
         key = collision_key(path)
-        other = seen.setdefault(key, path)
-        if other is not path:
-            raise FormatError(f"paths {other!a} and {path!a} collide")
+        if key in seen:
+            raise FormatError(f"paths {seen[key]!a} and {path!a} collide")
+        seen[key] = path
         if key == METADATA_DIR or key.startswith(METADATA_DIR + "/"):
             raise FormatError(f"path {path!a} lies in the reserved directory {METADATA_DIR}/")
         directory, spelled = _parent(key), _parent(path)

@@ -17,6 +17,7 @@ from modelpack.storage import ByteStream
 # More entries than the largest image has; a bound for hostile tars of empty files.
 MAX_ENTRIES = 1_000_000
 _INPUT_BYTES = 256 * 1024
+_DAMAGE = (tarfile.TarError, EOFError, ValueError)
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
@@ -145,7 +146,7 @@ class Decompressed:
             raise IntegrityError(f"a compressed layer is damaged: {error!s:.100}") from error
 
 
-def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, IO[bytes]]]:
+def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, "Entry"]]:
     """Yield (path, size, executable, content) of every file in a tar stream, in order.
 
     Contents must be read before the next entry is asked for. Files in ``.modelpack/`` are yielded
@@ -169,10 +170,28 @@ def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, IO[bytes]]]:
                 content = archive.extractfile(entry)
                 if content is None:
                     raise FormatError(f"a layer holds {entry.name[:200]!a} without content")
-                yield path, entry.size, bool(entry.mode & 0o100), content
+                yield path, entry.size, bool(entry.mode & 0o100), Entry(content)
         stream.drain()
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except _DAMAGE as error:
         raise IntegrityError(f"a layer is no valid tar: {error!s:.100}") from error
+
+
+class Entry:
+    """The content of one file in a tar stream."""
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._content = content
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, or all.
+
+        Raises:
+            IntegrityError: the tar is damaged.
+        """
+        try:
+            return self._content.read(size)
+        except _DAMAGE as error:
+            raise IntegrityError(f"a layer is no valid tar: {error!s:.100}") from error
 
 
 def is_metadata(path: str) -> bool:

@@ -10,6 +10,7 @@ files that no pull put there are as they were; the next pull goes on from what i
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -143,11 +144,16 @@ class Destination:
         mine = root / key.hex()[:32]
         with mapped_errors(f"cannot use {root}"):
             root.mkdir(mode=0o700, exist_ok=True)
-            for entry in os.scandir(root):
-                if entry.path != str(mine) and entry.is_dir(follow_symlinks=False):
-                    for old in os.scandir(entry.path):
-                        os.unlink(old.path)
-                    os.rmdir(entry.path)
+            for directory in (root, mine):
+                if os.path.lexists(directory) and not _is_own_directory(directory):
+                    raise IntegrityError(
+                        f"{directory} is not a directory of its own; remove it first"
+                    )
+            for name in os.listdir(root):
+                if name != mine.name and _is_own_directory(root / name):
+                    for old in os.listdir(root / name):
+                        os.unlink(root / name / old)
+                    os.rmdir(root / name)
         return mine
 
     def begin_placing(self, reference: str, digest: str, paths: list[str]) -> None:
@@ -278,9 +284,11 @@ class Destination:
 
     def _remove_staging(self) -> None:
         root = self.state / _STAGING
-        with suppress(OSError):
-            for entry in os.scandir(root):
-                os.rmdir(entry.path)
+        if not _is_own_directory(root):
+            return
+        with suppress(OSError):  # not empty: another version's, which the next pull removes
+            for name in os.listdir(root):
+                os.rmdir(root / name)
             root.rmdir()
 
     def _read_receipt(self) -> Receipt | None:
@@ -312,6 +320,14 @@ class Destination:
             write_atomically(self.state / RECEIPT, canonical_json(receipt.to_json()))
 
 
+def _is_own_directory(path: Path) -> bool:
+    """Tell whether a path is a directory and not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def open_destination(path: Path, observer: Observer) -> Iterator[Destination]:
     """Make and lock a destination; another pull into it waits until this one is done.
@@ -327,7 +343,7 @@ def open_destination(path: Path, observer: Observer) -> Iterator[Destination]:
         state = path / METADATA_DIR
         with suppress(FileExistsError):
             state.mkdir(mode=0o755)
-        if state.is_symlink() or not state.is_dir():
+        if not _is_own_directory(state):
             raise IntegrityError(f"{state} is not a directory of its own; remove it first")
     with _lock(state, observer):
         destination = Destination(path, observer)
