@@ -8,12 +8,9 @@ Leaves out the fields (:mod:`cdi.inventory`) and files: callers read and write t
 128
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 
-import yaml
-
-from cdi.emit import _Dumper as _QuotingDumper
+from cdi.emit import _lines as yaml_lines
 from cdi.errors import Fault, InvalidSpecError
 from cdi.inventory import Accelerator, Driver, Inventory, PartitionType, Vendor
 from cdi.inventory_reader import InventoryReader
@@ -52,15 +49,7 @@ def load_inventory(
 
 def to_yaml(inventory: Inventory) -> str:
     """Return the inventory as one YAML document; the same inventory gives the same text."""
-    text: str = yaml.dump(
-        inventory.to_json(),
-        Dumper=_QuotingDumper,
-        sort_keys=False,
-        default_flow_style=False,
-        allow_unicode=True,
-        width=sys.maxsize,
-    )
-    return text
+    return "\n".join(yaml_lines(inventory.to_json(), "")) + "\n"
 
 
 def inventory_from_json(value: object) -> Inventory:

@@ -32,6 +32,7 @@ class Machine:
 
 def build(root: Path, machine: Machine) -> Path:
     """Write the tree and return its root."""
+    root.mkdir(parents=True, exist_ok=True)
 
     def place(path):
         target = root / path.lstrip("/")
