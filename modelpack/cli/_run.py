@@ -35,12 +35,13 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to continue")
-        return INTERRUPTED
+        result = INTERRUPTED
     except Exception as error:
         if debug:
             raise
         return _report(error)
+    if result == INTERRUPTED:  # the argument parser turns an interrupt into this result
+        _complain("interrupted; run the same command again to continue")
     return result if isinstance(result, int) else 0
 
 
@@ -50,7 +51,7 @@ def _report(error: Exception) -> int:
         show()
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
-        _complain("aborted")
+        _complain("interrupted; nothing was changed")
         return INTERRUPTED
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
