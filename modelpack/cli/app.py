@@ -3,6 +3,8 @@
 import typer
 
 from modelpack.cli.copy import copy_command, tags_command
+from modelpack.cli.diff import diff_command
+from modelpack.cli.inspect import inspect_command
 from modelpack.cli.login import login_command, logout_command, version_command
 from modelpack.cli.pull import pull_command
 from modelpack.cli.push import push_command
@@ -13,6 +15,7 @@ app = typer.Typer(
     help="Deliver AI models as chunked, verified OCI artifacts, and wire the GPUs in with CDI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich for help costs as long as all the rest of a start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -29,6 +32,8 @@ def _global_options(
 app.command("push")(push_command)
 app.command("pull")(pull_command)
 app.command("verify")(verify_command)
+app.command("inspect")(inspect_command)
+app.command("diff")(diff_command)
 app.command("copy")(copy_command)
 app.command("tags")(tags_command)
 app.command("login")(login_command)
