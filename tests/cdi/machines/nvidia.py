@@ -42,11 +42,11 @@ def gpu(index, address, uuid, product="NVIDIA H200", device="0x2335", numa=0):
     )
 
 
-def control(*, uvm=510):
+def control(*, uvm=510, version=VERSION):
     return Machine(
         files={
             "/proc/driver/nvidia/version": (
-                "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build"
+                f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build"
                 "  (dvs-builder@U22-I3-AM02-24-3)  Tue Sep 23 10:11:16 UTC 2025\n"
                 "GCC version:  gcc version 12.3.0\n"
             ),
@@ -169,7 +169,7 @@ MIG = together(
 # real device nodes, and libraries with the sonames that the links have.
 ORACLE_VERSION = "550.54.15"
 ORACLE = together(
-    control(),
+    control(version=ORACLE_VERSION),
     driver(version=ORACLE_VERSION),
     HOOK,
     Machine(nodes=[f"/dev/nvidia{minor} c 195:{minor} 0666 0:0" for minor in range(8)]),
