@@ -8,10 +8,11 @@ Owns the walk over the vendors and the report of where it looked. Leaves out how
 (True, '/proc/driver/nvidia/gpus')
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cdi.discovery.record import Scrubber, record
 from cdi.discovery.tree import Tree
 from cdi.errors import Fault
 from cdi.inventory import Driver, Inventory, Vendor
@@ -58,6 +59,31 @@ def discover(
         notes=tuple(note for one in found.values() for note in one.notes),
         looked=tuple(place for one in found.values() for place in one.looked),
     )
+
+
+def record_machine(
+    root: Path,
+    target: Path,
+    *,
+    driver_root: str = "/",
+    scrub: Callable[[bytes], bytes] | None = None,
+) -> None:
+    """Copy what discovery looks at in the tree at ``root`` to a new directory.
+
+    The copy is discovered as the machine is, but for what NVML alone knows. It holds attributes of
+    sysfs and procfs, names, links and a list of device nodes; UUIDs and unique ids become numbers
+    unless ``scrub`` says otherwise.
+
+    Raises:
+        CdiUsageError: the target holds something already.
+        OSError: the target cannot be written.
+    """
+
+    def look(tree: Tree) -> None:
+        for module in MODULES.values():
+            module.discover(tree, driver_root)
+
+    record(root, target, look, scrub=scrub or Scrubber())
 
 
 def add_driver_files(
