@@ -18,6 +18,7 @@ from modelpack.errors import FormatError
 from modelpack.manifest import canonical_json, load_json
 from modelpack.signing._fields import base64_bytes, items, members, text
 from modelpack.signing.dsse import MAX_PAYLOAD_BYTES, Envelope
+from modelpack.signing.keys import PublicKey
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MEDIA_TYPE_PREFIX = "application/vnd.dev.sigstore.bundle"
@@ -49,6 +50,14 @@ class Bundle:
     certificate: bytes | None
     """The signing certificate, DER. Nothing about it is verified here."""
     raw: bytes = field(repr=False)
+
+    def may_be_by(self, key: PublicKey) -> bool:
+        """Tell whether the hint leaves it open that ``key`` signed, in cosign's or OMS's form.
+
+        A hint proves nothing, but one that names another key spares hashing the payload, and a
+        bundle whose hint was changed is not what its signer made.
+        """
+        return not self.hint or self.hint in (key.cosign_hint, key.oms_hint)
 
 
 def parse_bundle(raw: bytes) -> Bundle:

@@ -30,9 +30,10 @@ from modelpack.signing.statement import COSIGN_SIGN, Statement
 
 Kind = Literal["signature", "attestation", "unknown"]
 
-# A manifest has a handful of signatures and attestations. Verifying takes 0.1 ms a key; a referrer
-# flood must not take minutes, and beyond this nothing is believed.
+# A manifest has a handful of signatures and attestations, of some megabytes with its SBOMs. Beyond
+# this it is a flood, which would take minutes to verify, and nothing is believed.
 MAX_BUNDLES = 256
+MAX_BUNDLES_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +117,33 @@ class SignatureVerdict:
             "detail": self.detail,
             "source": self.source,
         }
+
+
+def verify_bundles(
+    found: Sequence[tuple[str, bytes]],
+    *,
+    subject: Digest,
+    signers: Sequence[Signer],
+    certificates: CertificateVerifier | None = None,
+) -> tuple[SignatureVerdict, ...]:
+    """Verify all bundles found for a manifest, given as (digest of the blob, bytes), in order.
+
+    Raises:
+        PolicyError: there are too many. Leaving some out would let whoever can attach bundles
+            choose which ones are seen.
+        NetworkError: as for ``verify_bundle``.
+    """
+    if len(found) > MAX_BUNDLES or sum(len(raw) for _, raw in found) > MAX_BUNDLES_BYTES:
+        raise PolicyError(
+            f"{subject} has {len(found)} signature bundles attached, more than are verified; "
+            "remove those that do not belong to it"
+        )
+    return tuple(
+        verify_bundle(
+            raw, subject=subject, signers=signers, certificates=certificates, source=source
+        )
+        for source, raw in found
+    )
 
 
 def verify_bundle(
@@ -241,9 +269,11 @@ def _authenticate(
     if bundle.certificate is not None:
         return _by_certificate(bundle, signers, certificates)
     for signer in signers:
-        if isinstance(signer, KeySigner) and bundle.envelope.signers([signer.key]):
-            if bundle.hint and bundle.hint not in (signer.key.cosign_hint, signer.key.oms_hint):
-                raise PolicyError(f"signed by {signer.name}, but the bundle names another key")
+        if (
+            isinstance(signer, KeySigner)
+            and bundle.may_be_by(signer.key)
+            and bundle.envelope.signers([signer.key])
+        ):
             return signer, bundle.envelope.payload_type, bundle.envelope.payload
     raise PolicyError(_nobody(signers, f"by the key {bundle.hint[:80]!a}" if bundle.hint else ""))
 

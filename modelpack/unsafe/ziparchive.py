@@ -42,11 +42,15 @@ MAX_ENTRIES = 100_000
 _MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
 # Pickles and JSON are what is read whole; those of real models have at most a few megabytes.
 MAX_CONTENT_BYTES = 64 * 1024 * 1024
+# APPNOTE 6.3 is the latest; readers disagree on whether to open what claims to need a later one.
+_MAX_VERSION = 63
 _STORED = 0
 _DEFLATED = 8
-_ENCRYPTED = 0x1 | 0x40 | 0x2000
 _STREAMED = 0x8
 _UTF8 = 0x800
+# Beside these two, hints about compression effort. All others change how bytes are read, in ways
+# that some readers know and others pass over: encryption, patches, hidden directories.
+_KNOWN_FLAGS = 0x2 | 0x4 | _STREAMED | _UTF8
 _ZIP64 = 0x0001
 _FULL16 = 0xFFFF
 _FULL32 = 0xFFFFFFFF
@@ -180,7 +184,7 @@ def _central(reader: Reader, raw: bytes, position: int) -> tuple[Entry, int, int
     if position + _CENTRAL.size > len(raw):
         raise FormatError("the zip archive's directory is cut off")
     record = _CENTRAL.unpack_from(raw, position)
-    magic, _, _, flags, method, _, _, crc, compressed, size = record[:10]
+    magic, _, version, flags, method, _, _, crc, compressed, size = record[:10]
     name_length, extra_length, comment_length, disk, _, _, header = record[10:]
     start = position + _CENTRAL.size
     after = start + name_length + extra_length + comment_length
@@ -190,8 +194,11 @@ def _central(reader: Reader, raw: bytes, position: int) -> tuple[Entry, int, int
     name = _name(raw_name, flags)
     extra = raw[start + name_length : start + name_length + extra_length]
     size, compressed, header = _wide(name, extra, (size, compressed, header))
-    if flags & _ENCRYPTED:
-        raise FormatError(f"{name!a} is encrypted; some loaders read it all the same")
+    # The upper byte has never been used; some readers look at the lower one only.
+    if version > _MAX_VERSION:
+        raise FormatError(f"{name!a} claims to need version {version} of the format")
+    if flags & ~_KNOWN_FLAGS:
+        raise FormatError(f"{name!a} is encrypted or patched; some loaders read it all the same")
     if method not in (_STORED, _DEFLATED):
         raise FormatError(f"{name!a} is compressed by method {method}, which is not judged here")
     if disk or (method == _STORED and size != compressed):
@@ -218,14 +225,13 @@ def _local(
     if header + _LOCAL.size > reader.size:
         raise FormatError(f"{shown} has no header of its own")
     record = _LOCAL.unpack(reader.read(header, _LOCAL.size))
-    magic, _, own_flags, own_method, _, _, own_crc, own_compressed, own_size = record[:9]
+    magic, version, own_flags, own_method, _, _, own_crc, own_compressed, own_size = record[:9]
     name_length, extra_length = record[9:]
     start = header + _LOCAL.size
     offset = start + int(name_length) + int(extra_length)
-    if magic != LOCAL_MAGIC or offset > reader.size:
+    if magic != LOCAL_MAGIC or offset > reader.size or version > _MAX_VERSION:
         raise FormatError(f"{shown} has no header of its own")
-    # Only the hint about compression effort may differ between the two.
-    if (own_flags ^ flags) & (_ENCRYPTED | _STREAMED | _UTF8) or own_method != method:
+    if own_flags != flags or own_method != method:
         raise FormatError(f"{shown} has two headers that contradict each other")
     if reader.read(start, name_length) != raw_name:
         raise FormatError(f"{shown} has another name in its own header")

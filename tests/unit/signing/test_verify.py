@@ -4,7 +4,7 @@ import pytest
 
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, NetworkError, PolicyError
-from modelpack.signing import dsse, oms, simplesigning, statement
+from modelpack.signing import dsse, oms, simplesigning, statement, verify
 from modelpack.signing.bundle import key_bundle
 from modelpack.signing.keys import PrivateKey
 from modelpack.signing.verify import (
@@ -12,6 +12,7 @@ from modelpack.signing.verify import (
     KeySigner,
     distinct_signers,
     verify_bundle,
+    verify_bundles,
     verify_simple,
 )
 
@@ -97,7 +98,7 @@ REFUSED = {
     "malformed-statement": (bundle(b"{}"), "has no _type"),
     "hint-of-another-key": (
         bundle(statement.signature_statement(DIGEST), hint=STRANGER.public_key.cosign_hint),
-        "names another key",
+        "signed by the key",
     ),
     "malformed-bundle": (b"{}", "not a sigstore bundle"),
     "empty": (b"", "not valid JSON"),
@@ -120,6 +121,25 @@ def test_without_a_hint_the_key_alone_decides():
 def test_nothing_inside_an_unverified_envelope_is_parsed(monkeypatch):
     monkeypatch.setattr(statement.Statement, "parse", pytest.fail)
     assert not check(bundle(b"anything", STRANGER)).ok
+
+
+def test_several_bundles_keep_their_order_and_source():
+    found = [("sha256:1", SBOM), ("sha256:2", b"{}"), ("sha256:3", SIGNATURE)]
+    verdicts = verify_bundles(found, subject=DIGEST, signers=[TEAM])
+    assert [(verdict.source, verdict.ok) for verdict in verdicts] == [
+        ("sha256:1", True),
+        ("sha256:2", False),
+        ("sha256:3", True),
+    ]
+
+
+def test_a_flood_is_refused_before_any_of_it_is_verified(monkeypatch):
+    monkeypatch.setattr(verify, "verify_bundle", pytest.fail)
+    many = [("sha256:0", SIGNATURE)] * (verify.MAX_BUNDLES + 1)
+    large = [("sha256:0", bytes(verify.MAX_BUNDLES_BYTES // 8))] * 9
+    for found in (many, large):
+        with pytest.raises(PolicyError, match="more than are verified"):
+            verify_bundles(found, subject=DIGEST, signers=[TEAM])
 
 
 def test_no_signers_accept_nothing():
