@@ -2,6 +2,7 @@
 
 import typer
 
+from modelpack.cli import cdi, k8s
 from modelpack.cli.copy import copy_command, tags_command
 from modelpack.cli.diff import diff_command
 from modelpack.cli.inspect import inspect_command
@@ -39,3 +40,5 @@ app.command("tags")(tags_command)
 app.command("login")(login_command)
 app.command("logout")(logout_command)
 app.command("version")(version_command)
+app.add_typer(cdi.app, name="cdi")
+app.add_typer(k8s.app, name="k8s")

@@ -22,7 +22,11 @@ _DEVICES = "The devices"
 _POD = "The Pod"
 _OUTPUT = "Output"
 
-app = typer.Typer(help="Kubernetes manifests for models and devices.", no_args_is_help=True)
+app = typer.Typer(
+    help="Kubernetes manifests for models and devices.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Output = Annotated[
     str,
@@ -194,6 +198,7 @@ def convert_command(
     sizes = _sizes(inventory or [], card_memory)
     texts: list[str] = []
     reports: list[Conversion] = []
+    notes: list[str] = []
     for name in files:
         data, source = read_input(name)
         try:
@@ -203,11 +208,12 @@ def convert_command(
             raise InvalidManifestError(f"{source}: {reason}") from error
         texts.append(text)
         reports.append(report)
-        say(f"{source}: {note}" for note in report.notes)
+        notes += [f"{source}: {note}" for note in report.notes]
     if device_classes:
         classes = {one.name: one for report in reports for one in report.classes}
         texts = [*dump_each(classes[name].to_object() for name in sorted(classes)), *texts]
     _write(texts[0] if len(texts) == 1 else join(texts), output)
+    say(notes)
     changed = sum(report.changed for report in reports)
     print_note(f"{changed} object{'s' * (changed != 1)} converted")
 

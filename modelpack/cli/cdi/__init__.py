@@ -12,7 +12,9 @@ from modelpack.cli.cdi.share import share_command
 from modelpack.cli.cdi.specs import inject_command, lint_command, list_command, validate_command
 
 app = typer.Typer(
-    help="Device specs (CDI) for containerd, CRI-O, Podman and Docker.", no_args_is_help=True
+    help="Device specs (CDI) for containerd, CRI-O, Podman and Docker.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 app.command("generate")(generate_command)

@@ -160,12 +160,12 @@ class Source:
             raise CdiNotFoundError(f"{self.root}: no such directory")
         vendors = [Vendor(name) for name in self.vendors]
         found = discover(self.root, vendors=vendors, driver_root=self.driver_root or "/")
-        say(found.notes)
         if found.inventory is None:
             raise CdiNotFoundError(
                 f"no devices found below {self.root}; load the driver, or declare the devices with "
                 f"--inventory (looked at {', '.join(found.looked)})"
             )
+        say(found.notes)
         return found.inventory
 
 
@@ -204,12 +204,10 @@ def specs_of(inventory: "Inventory", options: "GenerateOptions", kind: str) -> "
             else generate(inventory, replace(options, kind=kind))
         )
     if not made.specs:
-        say(made.notes)
         wanted = ", ".join(vendor.value for vendor in options.vendors) or "any vendor"
         there = ", ".join(vendor.value for vendor in inventory.vendors)
-        raise CdiNotFoundError(
-            f"the inventory has no devices of {wanted} to hand out; it has those of {there}"
-        )
+        why = "; ".join([f"it has those of {there}", *(str(note) for note in made.notes)])
+        raise CdiNotFoundError(f"the inventory has no devices of {wanted} to hand out: {why}")
     return made
 
 

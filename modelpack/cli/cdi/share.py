@@ -8,7 +8,7 @@ import typer
 from modelpack.cli._output import console, print_json, print_note, print_text, table
 from modelpack.cli.cdi import _source
 from modelpack.cli.cdi._source import Source, say
-from modelpack.cli.cdi.specs import WHOLE_CELL, JsonOption, load_cache
+from modelpack.cli.cdi.specs import WHOLE_CELL, JsonOption, load_cache, resolving
 
 if TYPE_CHECKING:
     from cdi.cache import Cache
@@ -107,15 +107,15 @@ def share_command(
         return
     amounts = _amounts(device or [], memory or [], cores or [])
     source = Source(inventory=inventory, root=root)
-    cache = load_cache(directories)
-    cards = _cards(list(amounts), cache, source, card_memory, store)
-    granted = store.add(
-        claim,
-        cards,
-        [amounts[card.device] for card in cards],
-        cache,
-        oversubscribe=oversubscribe,
-    )
+    with resolving(directories) as cache:
+        cards = _cards(list(amounts), cache, source, card_memory, store)
+        granted = store.add(
+            claim,
+            cards,
+            [amounts[card.device] for card in cards],
+            cache,
+            oversubscribe=oversubscribe,
+        )
     _print(granted.share, "new" if granted.is_new else "unchanged", json=json)
     say(granted.notes)
 

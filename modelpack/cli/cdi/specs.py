@@ -1,5 +1,7 @@
 """``modelpack cdi list``, ``validate``, ``lint`` and ``inject``: specs that are already there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,10 +52,34 @@ def load_cache(spec_dirs: list[Path] | None) -> "Cache":
     from cdi.cache import Cache
 
     cache = Cache.load(spec_dirs)
-    for path, error in cache.errors.items():
-        text = str(error)
-        print_note(f"skipped: {text if text.startswith(str(path)) else f'{path}: {text}'}")
+    for text in _unread(cache):
+        print_note(f"skipped: {text}")
     return cache
+
+
+@contextmanager
+def resolving(spec_dirs: list[Path] | None) -> Iterator["Cache"]:
+    """Read the spec directories; an unresolvable device's error says which files were not read.
+
+    Raises:
+        UnresolvableError: the block did, and files that might have defined the device are broken.
+    """
+    from cdi.cache import Cache
+    from cdi.errors import UnresolvableError
+
+    cache = Cache.load(spec_dirs)
+    unread = [f"skipped {text}" for text in _unread(cache)]
+    try:
+        yield cache
+    except UnresolvableError as error:
+        raise UnresolvableError(error.devices, (*error.reasons, *unread)) from error
+    for text in unread:
+        print_note(text)
+
+
+def _unread(cache: "Cache") -> list[str]:
+    found = ((str(path), str(error)) for path, error in cache.errors.items())
+    return [text if text.startswith(path) else f"{path}: {text}" for path, text in found]
 
 
 def validate_command(
@@ -163,7 +189,8 @@ def inject_command(
         raise InvalidOciError(f"{source} is no JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidOciError(f"{source} is no OCI runtime spec: it is not a JSON object")
-    result = load_cache(spec_dir).inject(document, devices)
+    with resolving(spec_dir) as cache:
+        result = cache.inject(document, devices)
     text = dumps(result, ensure_ascii=False, indent=2) + "\n"
     if output == STANDARD_INPUT:
         print_text(text)
