@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from cdi.discovery import sysfs
 from cdi.discovery.tree import Tree
-from cdi.inventory import Accelerator, Driver, Node, Partition, Vendor
+from cdi.inventory import Accelerator, Driver, Node, Vendor
 from cdi.spec import ContainerEdits
 from cdi.vendors import base
 from cdi.vendors.base import Basis, Found, Note, NoteKind, Support
@@ -30,7 +30,7 @@ def unique_id(number: str) -> str:
     return f"GPU-{int(number):016x}" if int(number) else ""
 
 
-class Amd(base.UsualNames):
+class Amd(base.UsualVendor):
     """AMD GPUs under the amdgpu driver."""
 
     support = Support(
@@ -77,12 +77,6 @@ class Amd(base.UsualNames):
         """Return the DRM nodes and kfd, which amd-ctk gives each device and not the whole spec."""
         own = device.nodes or base.drm_nodes(device)
         return base.node_edits((*own, *(driver.nodes or (Node(path=_KFD),)))) if own else _NONE
-
-    def partition_edits(
-        self, device: Accelerator, partition: Partition, driver: Driver
-    ) -> ContainerEdits:
-        """Return the device's edits and the partition's nodes; inventories name none for AMD."""
-        return self.device_edits(device, driver) + base.node_edits(partition.nodes)
 
     def common_edits(
         self,

@@ -41,7 +41,7 @@ _MOUNT_OPTIONS = ("rbind", "rprivate", "ro")
 _FIRST_VNPU, _VNPUS = 100, 16
 
 
-class Ascend(base.UsualNames):
+class Ascend(base.UsualVendor):
     """Huawei Ascend NPUs and their vNPUs."""
 
     support = Support(

@@ -7,6 +7,7 @@ says what edits each device needs. Leaves out names, ``all`` and spec versions (
 432
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -110,10 +111,20 @@ class VendorModule(Protocol):
         """Return the name of a partition by number, such as ``0:1``."""
 
 
-class UsualNames:
-    """The names that most vendors use, for modules to inherit."""
+class UsualVendor(ABC):
+    """What most vendors do in the same way, for modules to inherit."""
 
     __slots__ = ()
+
+    @abstractmethod
+    def device_edits(self, device: Accelerator, driver: Driver) -> ContainerEdits:
+        """Return the edits of one undivided device."""
+
+    def partition_edits(
+        self, device: Accelerator, partition: Partition, driver: Driver
+    ) -> ContainerEdits:
+        """Return the device's edits, and the partition's own nodes beside them."""
+        return self.device_edits(device, driver) + node_edits(partition.nodes)
 
     def uuid(self, device: Accelerator) -> str:
         """Return the UUID that the inventory names."""

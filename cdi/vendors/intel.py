@@ -14,7 +14,7 @@ from dataclasses import replace
 from cdi.discovery import sysfs
 from cdi.discovery.sysfs import PciFunction
 from cdi.discovery.tree import Tree
-from cdi.inventory import Accelerator, Driver, Node, Partition, Vendor
+from cdi.inventory import Accelerator, Driver, Node, Vendor
 from cdi.spec import ContainerEdits, Mount
 from cdi.vendors import base
 from cdi.vendors.base import Basis, Found, Note, Support
@@ -25,7 +25,7 @@ _GPU_DRIVERS = ("i915", "xe")
 _BY_PATH_OPTIONS = ("bind", "rw")
 
 
-class Intel(base.UsualNames):
+class Intel(base.UsualVendor):
     """Intel GPUs and Gaudi accelerators."""
 
     support = Support(
@@ -61,12 +61,6 @@ class Intel(base.UsualNames):
             return base.node_edits(device.nodes or _gaudi_nodes(device))
         nodes = device.nodes or base.drm_nodes(device)
         return replace(base.node_edits(nodes), mounts=_by_path(device, driver))
-
-    def partition_edits(
-        self, device: Accelerator, partition: Partition, driver: Driver
-    ) -> ContainerEdits:
-        """Return the device's edits and the partition's nodes; inventories name none for Intel."""
-        return self.device_edits(device, driver) + base.node_edits(partition.nodes)
 
     def common_edits(
         self,

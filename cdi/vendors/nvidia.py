@@ -34,7 +34,7 @@ def parse_information(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nvidia(base.UsualNames):
+class Nvidia(base.UsualVendor):
     """NVIDIA devices; ``nvml`` is asked on the running machine only."""
 
     nvml: Callable[[], tuple[NvmlGpu, ...] | None] = read_nvml

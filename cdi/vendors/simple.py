@@ -24,7 +24,7 @@ from cdi.vendors.base import Found, Note, NoteKind, Support
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SimpleVendor(base.UsualNames):
+class SimpleVendor(base.UsualVendor):
     """A vendor described by templates.
 
     ``main`` is the template of a device's first node; its directory and ``pattern`` find devices,
@@ -188,7 +188,7 @@ class SimpleVendor(base.UsualNames):
     def partition_edits(
         self, device: Accelerator, partition: Partition, driver: Driver
     ) -> ContainerEdits:
-        """Return the device's edits, and the node of the partition beside it."""
+        """Return the device's edits, and the node of the partition beside them."""
         path = self.partition.format(index=device.index, part=partition.index)
         nodes = partition.nodes or ((Node(path=path),) if path else ())
         return self.device_edits(device, driver) + base.node_edits(nodes)

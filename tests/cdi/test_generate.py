@@ -1,12 +1,14 @@
 """Generation: names, the device all, kinds, versions, and what is said beside the specs."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from cdi.diff import compare
+from cdi.edits import apply_edits
 from cdi.emit import to_yaml
-from cdi.errors import CdiUsageError
+from cdi.errors import CdiUsageError, InjectionError
 from cdi.generate import (
     BASIS_ANNOTATION,
     UNCERTAIN_ANNOTATION,
@@ -17,11 +19,13 @@ from cdi.generate import (
 from cdi.inventory import Vendor
 from cdi.inventory_discover import discover
 from cdi.inventory_load import InvalidInventoryError, load_inventory
+from cdi.nodes import RecordedNodes
 from cdi.validate import validate
 from cdi.vendors.base import NoteKind
 from tests.cdi.machines import nvidia, others
 from tests.cdi.machines.build import build
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "inventories"
 MIXED = """
 devices:
 - {vendor: nvidia, index: 0, uuid: GPU-1, major: 195, minor: 0}
@@ -202,6 +206,34 @@ class TestEdits:
         assert edits.device_nodes[0].uid is None, "the container's user owns it"
         assert spec.cdi_version == ("0.7.0" if gids else "0.5.0")
 
+    @pytest.mark.parametrize(
+        ("text", "paths"),
+        [
+            (
+                "{vendor: cambricon, index: 1, partitions: [{type: mim, index: 3}]}",
+                [("/dev/cambricon_dev1", ""), ("/dev/cambricon-caps/cap_dev1_mi3", "")],
+            ),
+            (
+                "{vendor: ascend, index: 0, partitions: [{type: vnpu, index: 100}]}",
+                [("/dev/davinci100", "/dev/vdavinci100")],
+            ),
+            (
+                """{vendor: nvidia, index: 4, partitions: [
+                    {type: mig, index: 0, gi: 1, ci: 0, giMinor: 12, ciMinor: 13}]}""",
+                [
+                    ("/dev/nvidia4", ""),
+                    ("/dev/nvidia-caps/nvidia-cap12", ""),
+                    ("/dev/nvidia-caps/nvidia-cap13", ""),
+                ],
+            ),
+        ],
+        ids=["mim", "vnpu", "mig"],
+    )
+    def test_nodes_of_a_partition_follow_from_its_numbers(self, text, paths):
+        spec = spec_of(f"devices: [{text}]")
+        nodes = spec.devices[0].container_edits.device_nodes
+        assert [(node.path, node.host_path) for node in nodes] == paths
+
     def test_sockets_are_not_read_only(self):
         spec = spec_of("driver: {sockets: [/run/a]}\ndevices: [{vendor: nvidia, index: 0}]")
         assert spec.container_edits.mounts[0].options == (
@@ -275,6 +307,36 @@ class TestNotes:
         )
         notes = notes_of(text)
         assert len(notes) == len(set(notes))
+
+
+class TestInjection:
+    """An inventory with all numbers gives specs that need no look at the host."""
+
+    @pytest.mark.parametrize(
+        ("name", "device", "path", "major"),
+        [
+            ("nvidia-h200", "1", "/dev/nvidia1", 195),
+            ("amd-mi300x", "1", "/dev/kfd", 235),
+            ("intel-gaudi2", "0", "/dev/infiniband/uverbs0", 231),
+            ("ascend-910b", "116", "/dev/davinci116", 499),
+            ("cambricon-mlu370", "1:3", "/dev/cambricon-caps/cap_dev1_mi3", 240),
+            ("hygon-k100", "0", "/dev/mkfd", 242),
+            ("kunlunxin-p800", "1", "/dev/xpuctrl", 243),
+        ],
+    )
+    def test_numbered_examples(self, name, device, path, major):
+        (spec,) = generate(load_inventory((EXAMPLES / f"{name}.yaml").read_bytes())).specs
+        (chosen,) = [one for one in spec.devices if one.name == device]
+        oci = {}
+        for edits in (spec.container_edits, chosen.container_edits):
+            oci = apply_edits(oci, edits, nodes=RecordedNodes({}))
+        majors = {node["path"]: node["major"] for node in oci["linux"]["devices"]}
+        assert majors[path] == major
+
+    def test_the_smallest_needs_the_host_for_uvm(self):
+        (spec,) = generate(load_inventory((EXAMPLES / "smallest.yaml").read_bytes())).specs
+        with pytest.raises(InjectionError, match="/dev/nvidia-uvm"):
+            apply_edits({}, spec.container_edits, nodes=RecordedNodes({}))
 
 
 MACHINES = [

@@ -1,12 +1,10 @@
 """Inventories: what loads, what is refused and where, and the round trip."""
 
-import copy
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi.errors import CdiUsageError
@@ -15,13 +13,7 @@ from cdi.inventory import (
     TYPES,
     Accelerator,
     Driver,
-    HostFile,
-    Inventory,
-    Link,
     Node,
-    NodeType,
-    Partition,
-    PartitionType,
     Vendor,
 )
 from cdi.inventory_load import (
@@ -31,46 +23,10 @@ from cdi.inventory_load import (
     to_yaml,
 )
 from cdi.inventory_quantity import MAX_BYTES, format_quantity, parse_quantity
+from tests.cdi.inventories import DEVICE, GOOD, PART, SCHEMA, changed
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "inventories").glob("*.yaml"))
-SCHEMA = jsonschema.Draft202012Validator(
-    json.loads((ROOT / "schemas" / "inventory.schema.json").read_text())
-)
-GOOD = {
-    "node": "gpu-01",
-    "driver": {
-        "version": "580.95.05",
-        "root": "/run/nvidia/driver",
-        "nodes": ["/dev/nvidia-uvm", {"path": "/dev/nvidiactl", "major": 195, "minor": 255}],
-        "libraries": ["/usr/lib64/libcuda.so.580.95.05", {"path": "/a", "container": "/b"}],
-        "links": [{"target": "libcuda.so.1", "path": "/usr/lib64/libcuda.so"}],
-        "hook": "/usr/bin/nvidia-cdi-hook",
-    },
-    "devices": [
-        {
-            "vendor": "nvidia",
-            "index": 0,
-            "uuid": "GPU-1",
-            "memory": "141Gi",
-            "pci": "00000000:17:00.0",
-            "numa": 1,
-            "major": 195,
-            "minor": 0,
-            "card": 1,
-            "render": 128,
-            "attributes": {"architecture": "Hopper", "links": 18, "coherent": False},
-        },
-        {
-            "vendor": "nvidia",
-            "index": 1,
-            "partitions": [
-                {"type": "mig", "index": 0, "gi": 1, "ci": 0, "giMinor": 3, "ciMinor": 4},
-                {"type": "mig", "index": 1, "gi": 2, "ci": 0, "nodes": ["/dev/nvidia-caps/x"]},
-            ],
-        },
-    ],
-}
 
 
 def faults_of(value):
@@ -79,22 +35,6 @@ def faults_of(value):
     return [str(fault) for fault in caught.value.faults]
 
 
-def changed(path, value):
-    """Return the good inventory with one field replaced, or removed when the value is ``...``."""
-    document = copy.deepcopy(GOOD)
-    *steps, last = path
-    target = document
-    for step in steps:
-        target = target[step]
-    if value is ...:
-        del target[last]
-    else:
-        target[last] = value
-    return document
-
-
-DEVICE = ("devices", 0)
-PART = ("devices", 1, "partitions", 0)
 BAD = [
     (("devices",), ..., "devices: is required"),
     (("devices",), [], "devices: is empty; an inventory names at least one device"),
@@ -356,142 +296,3 @@ class TestQuantity:
     @given(st.integers(0, MAX_BYTES))
     def test_round_trip(self, number):
         assert parse_quantity(format_quantity(number)) == number
-
-
-# -- properties -------------------------------------------------------------------------------------
-
-# What json.dumps writes as runtimes and this package's parser want it: no pair of surrogates, no DEL.
-texts = st.text(
-    st.characters(max_codepoint=0xFFFF, exclude_categories=("Cs",), exclude_characters="\x7f"),
-    max_size=12,
-)
-words = st.text("abcDEF019-_.", min_size=1, max_size=8)
-paths = words.map(lambda word: f"/dev/{word}").filter(lambda path: ".." not in path.split("/"))
-numbers = st.integers(0, 4095)
-pairs = st.none() | st.tuples(numbers, numbers)
-
-
-@st.composite
-def node_values(draw):
-    pair = draw(pairs) or (None, None)
-    return Node(
-        path=draw(paths),
-        container=draw(st.just("") | paths),
-        type=draw(st.sampled_from(NodeType)),
-        major=pair[0],
-        minor=pair[1],
-        mode=draw(st.none() | st.integers(0, 0o7777)),
-        uid=draw(st.none() | numbers),
-        gid=draw(st.none() | numbers),
-    )
-
-
-@st.composite
-def partition_values(draw, index):
-    cap = draw(pairs)
-    return Partition(
-        type=PartitionType.MIG,
-        index=index,
-        profile=draw(texts),
-        memory=draw(st.none() | st.integers(0, MAX_BYTES)),
-        gi=draw(numbers),
-        ci=draw(numbers),
-        gi_minor=cap and cap[0],
-        ci_minor=cap and cap[1],
-        nodes=tuple(draw(st.lists(node_values(), min_size=0 if cap else 1, max_size=2))),
-    )
-
-
-@st.composite
-def inventory_values(draw):
-    vendors = draw(st.lists(st.sampled_from(Vendor), min_size=1, max_size=4))
-    devices = []
-    for index, vendor in enumerate(vendors):
-        pair = draw(pairs) or (None, None)
-        parts = None
-        if vendor is Vendor.NVIDIA and draw(st.booleans()):
-            parts = tuple(draw(partition_values(i)) for i in range(draw(st.integers(0, 2))))
-        devices.append(
-            Accelerator(
-                vendor=vendor,
-                type=TYPES[vendor][-1],
-                index=index,
-                product=draw(texts),
-                memory=draw(st.none() | st.integers(0, MAX_BYTES)),
-                major=pair[0],
-                minor=pair[1],
-                nodes=tuple(draw(st.lists(node_values(), max_size=2))),
-                partitions=parts,
-                attributes=draw(
-                    st.dictionaries(texts, texts | st.booleans() | numbers, max_size=2)
-                ),
-            )
-        )
-    files = st.lists(st.builds(HostFile, path=paths, container=st.just("") | paths), max_size=2)
-    drivers = {
-        vendor: Driver(
-            version=draw(texts),
-            root=draw(st.sampled_from(["/", "/run/driver"])),
-            nodes=tuple(draw(st.lists(node_values(), max_size=2))),
-            libraries=tuple(draw(files)),
-            sockets=tuple(draw(files)),
-            links=tuple(draw(st.lists(st.builds(Link, target=words, path=paths), max_size=2))),
-        )
-        for vendor in draw(st.sets(st.sampled_from(vendors)))
-    }
-    return Inventory(node=draw(texts), drivers=drivers, devices=tuple(devices))
-
-
-@given(inventory_values())
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_yaml_and_json_give_the_inventory_back(inventory):
-    assert load_inventory(to_yaml(inventory)) == inventory
-    assert load_inventory(json.dumps(inventory.to_json())) == inventory
-    assert SCHEMA.is_valid(inventory.to_json())
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
-)
-FIELDS = [
-    *((*DEVICE, name) for name in ("vendor", "type", "index", "memory", "pci", "nodes", "major")),
-    *((*PART, name) for name in ("type", "index", "gi", "memory", "nodes", "uuid")),
-    *(("driver", name) for name in ("version", "root", "nodes", "links", "hook", "configs")),
-    ("devices", 0, "attributes"),
-    ("devices", 1, "partitions"),
-    ("devices",),
-    ("driver",),
-    ("drivers",),
-    ("node",),
-]
-
-
-@given(st.sampled_from(FIELDS), json_values)
-@settings(max_examples=300, deadline=None)
-def test_any_value_anywhere_is_an_inventory_or_an_error_with_paths(path, value):
-    document = changed(path, value)
-    inventory, faults = outcome(lambda: inventory_from_json(document))
-    if inventory is None:
-        assert faults
-    else:
-        assert inventory_from_json(inventory.to_json()) == inventory
-        # An amount may fit the schema and be no whole number of bytes, but not the other way round.
-        assert SCHEMA.is_valid(document)
-
-
-@given(st.text(max_size=60) | st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
-def test_any_text_is_an_inventory_or_the_packages_own_error(text):
-    inventory, faults = outcome(lambda: load_inventory(text))
-    assert (inventory is None) == bool(faults)
-    assert all("\n" not in str(fault) for fault in faults)
-
-
-def outcome(load):
-    """Return the inventory, or None and the faults; any other error passes through."""
-    try:
-        return load(), ()
-    except InvalidInventoryError as error:
-        return None, error.faults
