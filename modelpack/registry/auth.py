@@ -21,7 +21,7 @@ from modelpack.manifest import load_json
 from modelpack.registry.addresses import Origin, without_query
 from modelpack.registry.challenges import Challenge, parse_challenges
 from modelpack.registry.credentials import Credentials, find_credentials
-from modelpack.registry.errors import RETRIED_STATUSES, clean, login_hint, response_error
+from modelpack.registry.errors import RETRIED_STATUSES, clean, login_hint
 from modelpack.registry.options import ConnectionOptions
 from modelpack.registry.realms import check_realm
 from modelpack.registry.retry import Backoff, retry_after
@@ -255,18 +255,16 @@ class Authenticator:
         what = f"token service {without_query(realm)} of {self._registry}"
         if 300 <= answer.status < 400:
             return NetworkError(f"{what} redirects, which is not followed")
-        if answer.status in {400, 401, 403} and not may_log_in and self._login() is not None:
+        if 400 <= answer.status < 500 and not may_log_in and self._login() is not None:
             return AuthError(
                 f"{what} is on another site, so that the login was not sent there, "
                 "and it gives no token without one"
             )
-        if answer.status in {400, 401, 403}:
-            known = credentials is not None
-            return AuthError(
-                f"{what} gave no token (HTTP status {answer.status}); "
-                f"{login_hint(self._registry, logged_in=known)}"
-            )
-        return response_error(answer.status, answer.body, what=what, registry=self._registry)
+        gave = f"{what} gave no token (HTTP status {answer.status})"
+        if 400 <= answer.status < 500:
+            hint = login_hint(self._registry, logged_in=credentials is not None)
+            return AuthError(f"{gave}; {hint}")
+        return NetworkError(f"{gave}; try again later")
 
     def _login(self) -> Credentials | None:
         if not self._searched:

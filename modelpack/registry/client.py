@@ -22,7 +22,13 @@ from modelpack.errors import IntegrityError, NetworkError
 from modelpack.events import Observer
 from modelpack.registry import addresses
 from modelpack.registry.auth import PULL, Authenticator, TokenAnswer
-from modelpack.registry.errors import MAX_ERROR_BYTES, RETRIED_STATUSES, response_error
+from modelpack.registry.errors import (
+    MAX_ERROR_BYTES,
+    RETRIED_STATUSES,
+    is_out_of_space,
+    passing_reason,
+    response_error,
+)
 from modelpack.registry.options import ConnectionOptions
 from modelpack.registry.retry import Backoff, Contact, final_failure, reason_of, retry_after
 
@@ -36,8 +42,12 @@ _DEFAULT_CONNECTIONS = 16
 _MAX_REDIRECTS = 5
 # A token may run out between two tries, once more than is likely.
 _MAX_RENEWALS = 2
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MOVED = frozenset({301, 308})
+TO_STORAGE = frozenset({302, 303, 307})
+"""By these a registry says that it has a blob, and where; the signed URL may be good for GET only."""
+REDIRECTS = MOVED | TO_STORAGE
 _TOKEN_SECONDS = 30.0
+_DIRECT = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 # A few MiB at most; without this a server could send one byte a minute for ever.
 _BODY_SECONDS = 300.0
 
@@ -81,6 +91,8 @@ class RegistryClient:
             http2=False,
             verify=self.ssl_context,
             trust_env=True,
+            # As curl and Go have it, no proxy stands between this machine and itself.
+            mounts=dict.fromkeys(_DIRECT),
             follow_redirects=False,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -105,10 +117,14 @@ class RegistryClient:
         """Close the connections."""
         self._http.close()
 
-    def backoff(self, what: str) -> Backoff:
-        """Return fresh retries for one piece of work, under this client's options."""
+    def backoff(self, what: str, patience: float | None = None) -> Backoff:
+        """Return fresh retries for one piece of work, with the options' patience or less."""
+        longest = self.options.patience
         return Backoff(
-            what, patience=self.options.patience, contact=self.contact, observer=self._observer
+            what,
+            patience=longest if patience is None else min(patience, longest),
+            contact=self.contact,
+            observer=self._observer,
         )
 
     def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
@@ -131,11 +147,14 @@ class RegistryClient:
         content: bytes | None = None,
         max_bytes: int = MAX_MANIFEST_BYTES,
         read_timeout: float | None = None,
+        patience: float | None = None,
+        redirects: Collection[int] = REDIRECTS,
     ) -> Response:
         """Send a request until it is answered for good, and read its body.
 
         ``target`` is a path in the repository or an absolute URL. ``what`` says in an error what
-        was being done. A status outside ``expect`` is raised as the error it means.
+        was being done. A status outside ``expect`` is raised as the error it means; one of
+        ``redirects`` is followed.
 
         Raises:
             ModelpackError: any class, as ``errors.response_error`` maps the answer.
@@ -143,7 +162,7 @@ class RegistryClient:
             IntegrityError: a body above ``max_bytes``, or an unsafe redirect.
         """
         url = target if "://" in target else self.url(target, query)
-        backoff = self.backoff(what)
+        backoff = self.backoff(what, patience)
         while True:
             try:
                 with self.open(
@@ -155,15 +174,15 @@ class RegistryClient:
                     headers=headers,
                     content=content,
                     read_timeout=read_timeout,
+                    redirects=redirects,
                 ) as opened:
                     status = opened.status_code
-                    if status not in RETRIED_STATUSES or status in expect:
-                        limit = max_bytes if status in expect else MAX_ERROR_BYTES
-                        body = _read(
-                            opened, limit, what, strict=status in expect, seconds=_BODY_SECONDS
-                        )
+                    good = status in expect
+                    limit = max_bytes if good else MAX_ERROR_BYTES
+                    body = _read(opened, limit, what, strict=good, seconds=_BODY_SECONDS)
+                    if good or status not in RETRIED_STATUSES or is_out_of_space(status, body):
                         break
-                    reason = f"HTTP status {status}"
+                    reason = passing_reason(status, body)
                     after = retry_after(opened.headers.get("Retry-After"), now=time.time())
             except httpx.TransportError as error:
                 reason, after = self.transient(error), None
@@ -190,6 +209,7 @@ class RegistryClient:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         read_timeout: float | None = None,
+        redirects: Collection[int] = REDIRECTS,
     ) -> Iterator[httpx.Response]:
         """Send one request, with authentication and redirects but no retries; the body is unread.
 
@@ -199,7 +219,7 @@ class RegistryClient:
             httpx.TransportError: the connection failed; see ``transient``.
             AuthError, UnsafeAddressError: as ``Authenticator.renew`` and ``resolve_location``.
         """
-        renewals = redirects = 0
+        renewals = hops = 0
         while True:
             own = addresses.origin_of(url) == self.endpoint
             authorization = self.authenticator.authorization(actions, also=also) if own else None
@@ -220,12 +240,12 @@ class RegistryClient:
                     continue
                 location = response.headers.get("Location")
                 if (
-                    response.status_code in _REDIRECTS
+                    response.status_code in redirects
                     and location is not None
                     and method in {"GET", "HEAD"}
                 ):
-                    redirects += 1
-                    if redirects > _MAX_REDIRECTS:
+                    hops += 1
+                    if hops > _MAX_REDIRECTS:
                         raise NetworkError(f"{what}: more than {_MAX_REDIRECTS} redirects")
                     url = addresses.resolve_location(url, location)
                     continue

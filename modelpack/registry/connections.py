@@ -13,6 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 
 from modelpack.errors import UsageError
+from modelpack.reference import is_loopback_host
 from modelpack.registry import addresses
 from modelpack.registry.addresses import Origin
 from modelpack.registry.options import ConnectionOptions
@@ -75,7 +76,7 @@ def connect(origin: Origin, options: ConnectionOptions, context: ssl.SSLContext)
 
 
 def _proxy_for(origin: Origin) -> urllib.parse.SplitResult | None:
-    if urllib.request.proxy_bypass(origin.host):
+    if is_loopback_host(origin.host) or urllib.request.proxy_bypass(origin.host):
         return None
     proxies = urllib.request.getproxies()
     named = proxies.get(origin.scheme) or proxies.get("all")

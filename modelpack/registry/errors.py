@@ -59,19 +59,36 @@ def response_error(
     code, message = error_document(body)
     said = ": ".join(part for part in (code, message) if part) or f"HTTP status {status}"
     text = f"{what}: {said}"
-    if status in {413, 507} or _QUOTA.search(f"{code} {message}"):
+    if is_out_of_space(status, body):
         return SpaceError(
             f"{text}; the registry at {registry} takes no more, free some space there"
         )
+    if status in RETRIED_STATUSES:
+        return NetworkError(f"{text}; the registry at {registry} is in trouble, try again later")
     if code in _BYTES_CODES:
         return IntegrityError(f"{text}; the bytes were damaged on the way or changed, try again")
     if code in _AUTH_CODES or status in {401, 403}:
         return AuthError(f"{text}; {login_hint(registry, logged_in=logged_in)}")
     if code in _MISSING_CODES or status in {404, 410}:
         return NotFoundError(text)
-    if status in RETRIED_STATUSES or (status >= 500 and status != 501):
+    if status >= 500 and status != 501:
         return NetworkError(f"{text}; the registry at {registry} is in trouble, try again later")
     return ModelpackError(f"{text} (HTTP status {status})" if code or message else text)
+
+
+def is_out_of_space(status: int, body: bytes) -> bool:
+    """Tell whether a refusal means that the registry, or the user's share of it, is full.
+
+    A 429 that speaks of a quota means requests per minute, and passes.
+    """
+    words = " ".join(error_document(body))
+    return status in {413, 507} or (status != 429 and _QUOTA.search(words) is not None)
+
+
+def passing_reason(status: int, body: bytes) -> str:
+    """Say why a request that will be tried again was refused."""
+    said = ": ".join(part for part in error_document(body) if part)
+    return f"HTTP status {status}: {said}" if said else f"HTTP status {status}"
 
 
 def login_hint(registry: str, *, logged_in: bool) -> str:

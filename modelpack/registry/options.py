@@ -10,8 +10,10 @@ Leaves out who the user is (``credentials.py``).
 """
 
 import ssl
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelpack.errors import UsageError
 from modelpack.reference import is_loopback_host, split_host_port
@@ -21,6 +23,24 @@ from modelpack.registry.credentials import Credentials
 # Docker Hub's API does not live at the name its references carry.
 DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _DOCKER_HUB_API = "registry-1.docker.io"
+
+
+class _SystemTrust(ssl.SSLContext):
+    """A context that loads the system's certificates with its first TLS connection.
+
+    That takes some 50 ms, which a registry on loopback never needs.
+    """
+
+    _loaded = False
+    _loading = threading.Lock()
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """Wrap a socket, ready to verify its peer."""
+        with self._loading:
+            if not self._loaded and self.verify_mode is not ssl.CERT_NONE:
+                self.load_default_certs()
+                self._loaded = True
+        return super().wrap_socket(*arguments, **options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +99,7 @@ class ConnectionOptions:
         Raises:
             UsageError: ``ca_file`` cannot be read or holds no certificate.
         """
-        context = ssl.create_default_context()
+        context = _SystemTrust(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.ca_file is not None:
             try:

@@ -10,7 +10,6 @@ needs three times the CPU time for them (docs/adr/0004-data-plane.md).
 
 import http.client
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -200,7 +199,11 @@ class HttpRangeConnection:
         connection.socket.settimeout(_HEADER_SECONDS)
         connection.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         response = http.client.HTTPResponse(connection.socket, method="GET")
-        response.begin()
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
         connection.socket.settimeout(self._stall_seconds)
         return response
 
@@ -217,6 +220,7 @@ class HttpRangeConnection:
         except ModelpackError as error:
             problem = str(error)
         if problem is not None:
+            response.close()
             self.close()
             raise ProtocolError(f"blob {descriptor.digest}: {problem}")
 
@@ -249,6 +253,7 @@ class HttpRangeConnection:
         except (OSError, http.client.HTTPException):
             self.close()
         if not response.isclosed() or response.will_close:
+            response.close()
             self.close()
 
     def _host(self, descriptor: Descriptor) -> str:
@@ -287,12 +292,3 @@ def _disagreement(
     if response.length not in {None, length}:
         return f"asked for {length} bytes, the server sends {response.length}"
     return None
-
-
-def dial(
-    scheme: str, netloc: str, *, tls: ssl.SSLContext | None, timeout: float
-) -> http.client.HTTPConnection:
-    """Return an unopened connection to a host."""
-    if scheme == "https":
-        return http.client.HTTPSConnection(netloc, timeout=timeout, context=tls)
-    return http.client.HTTPConnection(netloc, timeout=timeout)

@@ -24,7 +24,7 @@ from modelpack.reference import Reference, RegistryReference, check_tag
 from modelpack.registry import addresses, tagschema
 from modelpack.registry.auth import DELETE, PULL, PUSH
 from modelpack.registry.blobstream import BlobStream
-from modelpack.registry.client import RegistryClient, Response
+from modelpack.registry.client import MOVED, TO_STORAGE, RegistryClient, Response
 from modelpack.registry.options import ConnectionOptions
 from modelpack.registry.ranges import BlobLocations, HttpRangeConnection
 from modelpack.registry.uploads import Uploader
@@ -249,14 +249,15 @@ class RegistryRepository:
             "HEAD",
             f"blobs/{descriptor.digest}",
             what=what,
-            expect=(200, 404),
+            expect={200, 404, *TO_STORAGE},
+            redirects=MOVED,
             actions=PULL,
             max_bytes=0,
         )
         length = response.headers.get("Content-Length")
         if response.status == 200 and length is not None and length != str(descriptor.size):
             raise IntegrityError(f"{what}: the registry has it with {length[:20]} bytes")
-        return response.status == 200
+        return response.status != 404
 
     def push_blob(
         self, descriptor: Descriptor, content: Content, progress: Progress | None = None

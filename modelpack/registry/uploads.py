@@ -28,9 +28,14 @@ from modelpack.errors import (
 )
 from modelpack.registry import addresses, bodies
 from modelpack.registry.auth import PUSH
-from modelpack.registry.client import USER_AGENT, RegistryClient, Response
+from modelpack.registry.client import MOVED, TO_STORAGE, USER_AGENT, RegistryClient, Response
 from modelpack.registry.connections import Connection, connect
-from modelpack.registry.errors import RETRIED_STATUSES, response_error
+from modelpack.registry.errors import (
+    RETRIED_STATUSES,
+    is_out_of_space,
+    passing_reason,
+    response_error,
+)
 from modelpack.registry.ratelimit import RateLimiter
 from modelpack.registry.retry import final_failure, reason_of, retry_after
 from modelpack.registry.uploadstate import UploadState
@@ -45,6 +50,8 @@ _SLOWEST_REGISTRY = 20_000_000
 _TAKEN = frozenset({200, 201, 202, 204})
 _PATCH_REFUSED = frozenset({400, 404, 405, 411, 415, 416, 501})
 _MAX_REFUSALS = 2
+# An upload of an earlier run may lie on a host that is gone.
+_REMEMBERED_PATIENCE = 5.0
 # A whole blob in one request starts from its first byte every time.
 _MAX_WHOLE_TRIES = 5
 
@@ -180,7 +187,7 @@ class _Upload:
         if location is None:
             return None
         with contextlib.suppress(ModelpackError):
-            session = self._asked(_Session(location, 0, self._piece))
+            session = self._asked(_Session(location, 0, self._piece), patience=_REMEMBERED_PATIENCE)
             if session is not None and session.offset:
                 self._report(session.offset)
                 self._best = session.offset
@@ -203,7 +210,7 @@ class _Upload:
             self._state.save(location, 0)
         return session
 
-    def _asked(self, session: _Session) -> _Session | None:
+    def _asked(self, session: _Session, *, patience: float | None = None) -> _Session | None:
         """Ask the registry how much it has; None when the session is gone."""
         response = self._client.request(
             "GET",
@@ -211,6 +218,7 @@ class _Upload:
             what=self._what,
             expect=(200, 202, 204, 400, 404, 405, 416),
             actions=PUSH,
+            patience=patience,
         )
         if response.status not in _TAKEN:
             return None
@@ -261,10 +269,13 @@ class _Upload:
         if offset > self._best:
             self._best = offset
             self._refusals = 0
+            self._piece = min(self._uploader.piece_bytes, 2 * session.piece)
             self._backoff.progress()
         else:
             self._backoff.wait("the registry kept none of the bytes")
-        return replace(session, location=location, offset=offset)
+        return replace(
+            session, location=location, offset=offset, piece=max(session.least, self._piece)
+        )
 
     def _send_whole(self, session: _Session, *, last: bool) -> bool:
         """Send the whole blob in the closing PUT; False when it must start over."""
@@ -378,9 +389,10 @@ class _Upload:
 
     def _after_refusal(self, answer: bodies.Answer, session: _Session) -> _Session | None:
         """Wait or renew after an answer that may pass; raise the error that any other means."""
-        if answer.status in RETRIED_STATUSES:
+        final = is_out_of_space(answer.status, answer.body)
+        if answer.status in RETRIED_STATUSES and not final:
             after = retry_after(answer.headers.get("Retry-After"), now=time.time())
-            self._backoff.wait(f"HTTP status {answer.status}", after)
+            self._backoff.wait(passing_reason(answer.status, answer.body), after)
             return self._after_break(session)
         if answer.status == 401 and self._refusals <= _MAX_REFUSALS:
             return self._after_break(session)
@@ -404,11 +416,12 @@ class _Upload:
                 "HEAD",
                 f"blobs/{self._descriptor.digest}",
                 what=self._what,
-                expect=(200, 404),
+                expect={200, 404, *TO_STORAGE},
+                redirects=MOVED,
                 actions=PUSH,
                 max_bytes=0,
             )
-            return response.status == 200
+            return response.status != 404
         return False
 
     def _check_digest(self, served: str | None) -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from modelpack._version import __version__
-from modelpack.errors import AuthError, IntegrityError, NetworkError, NotFoundError
+from modelpack.errors import AuthError, IntegrityError, NetworkError, NotFoundError, SpaceError
 from modelpack.events import Retried
 from modelpack.registry.client import RegistryClient
 from modelpack.registry.credentials import Credentials
@@ -98,7 +98,7 @@ def test_retry_after_is_honoured(client, registry):
 def test_trouble_that_stays_is_given_up_in_bounded_time(client, registry):
     registry.faults.add(Fault.status(503))
     started = time.monotonic()
-    with pytest.raises(NetworkError, match="HTTP status 503; gave up") as caught:
+    with pytest.raises(NetworkError, match=r"HTTP status 503: .*; gave up") as caught:
         fetch(client(registry, patience=1.0), registry)
     assert time.monotonic() - started < 2.0
     assert caught.value.exit_code == 7
@@ -136,6 +136,21 @@ def test_an_endless_error_body_is_cut(client, registry):
     registry.faults.add(Fault.oversize(None, path="nothing"))
     with pytest.raises(NotFoundError):
         client(registry).request("GET", "manifests/nothing", what="x", max_bytes=10)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_full_registry_is_not_asked_again(client, registry, status):
+    registry.faults.add(Fault.status(status, code="QUOTA_EXCEEDED"))
+    with pytest.raises(SpaceError):
+        fetch(client(registry), registry)
+    assert len(registry.requests) == 1
+
+
+def test_the_reason_of_a_retry_has_the_registrys_words(client, registry):
+    registry.faults.add(Fault.status(503, code="BUSY", times=1))
+    seen = []
+    fetch(client(registry, seen.append), registry)
+    assert [event.reason for event in seen] == ["HTTP status 503: BUSY: fault: 503"]
 
 
 # Redirects

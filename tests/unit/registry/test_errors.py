@@ -35,6 +35,7 @@ def document(code, message=""):
         (400, document("DIGEST_INVALID"), IntegrityError),
         (400, document("SIZE_INVALID"), IntegrityError),
         (429, document("TOOMANYREQUESTS"), NetworkError),
+        (429, document("DENIED", "quota of requests per minute exceeded"), NetworkError),
         (503, b"", NetworkError),
         (599, b"", NetworkError),
         (405, document("UNSUPPORTED"), ModelpackError),

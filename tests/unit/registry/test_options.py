@@ -1,3 +1,4 @@
+import socket
 import ssl
 
 import pytest
@@ -31,6 +32,17 @@ def test_certificates_are_checked_unless_told_otherwise():
     assert context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert ConnectionOptions(insecure_tls=True).ssl_context().verify_mode is ssl.CERT_NONE
+
+
+def test_the_systems_certificates_are_loaded_when_needed():
+    context = ConnectionOptions().ssl_context()
+    assert context.cert_store_stats()["x509_ca"] == 0
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wrapped = context.wrap_socket(ours, server_hostname="x", do_handshake_on_connect=False)
+        wrapped.close()
+    expected = ssl.create_default_context().cert_store_stats()
+    assert context.cert_store_stats() == expected
 
 
 def test_ca_file_is_trusted_besides_the_systems(private_ca):

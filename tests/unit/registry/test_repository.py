@@ -245,6 +245,17 @@ def test_has_blob(repository, registry):
         repository.has_blob(replace(LAYER, size=5))
 
 
+def test_has_blob_where_blobs_lie_elsewhere(repository, registry):
+    """A signed URL good for GET alone: HEAD would be refused there."""
+    with BlobHost(registry.store) as blobs:
+        registry.faults.add(
+            Fault.redirect(blobs, method=("GET", "HEAD"), kind="blob", digest=LAYER.digest)
+        )
+        assert repository.has_blob(LAYER)
+        assert blobs.requests == []
+    assert not repository.has_blob(replace(LAYER, digest=ABSENT))
+
+
 def test_range_connection(repository, registry):
     connection = repository.range_connection()
     try:

@@ -403,6 +403,19 @@ def test_a_refusal_is_heard_while_the_registry_reads_nothing(tmp_path, open_repo
         assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize("status", [413, 500])
+def test_an_early_refusal_over_tls(private_ca, tmp_path, open_repository, status):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*private_ca.issue("upload-test-3"))
+    large = Blob(tmp_path, 20 * PIECE)
+    with FaultRegistry(tls=context) as registry:
+        registry.faults.add(Fault.status(status, code="QUOTA", early=True, method="PUT"))
+        repository = open_repository(registry, plain_http=False, ca_file=private_ca.file)
+        repository._uploader.piece_bytes = 100 * PIECE
+        with pytest.raises(SpaceError):
+            repository.push_blob(large.descriptor, large.content)
+
+
 def test_a_registry_that_reads_nothing_and_says_nothing(registry, open_repository, tmp_path):
     registry.faults.add(Fault.stall_upload(0, seconds=3.0, method="PATCH", times=1))
     large = Blob(tmp_path, 12 * PIECE)
@@ -613,7 +626,7 @@ def test_old_states_are_removed(tmp_path, blob):
 
 
 def test_memory_stays_small(tmp_path):
-    """A sparse file of a gigabyte goes to a server that throws it away."""
+    """A sparse file of 256 MiB goes to a server that throws it away."""
     script = """
 import resource, sys
 from pathlib import Path
@@ -653,7 +666,7 @@ peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
 """
     large = tmp_path / "sparse"
     large.touch()
-    os.truncate(large, 1 << 30)
+    os.truncate(large, 256 * PIECE)
     server = subprocess.Popen([sys.executable, "-c", sink], stdout=subprocess.PIPE, text=True)
     try:
         port = server.stdout.readline().strip()
