@@ -34,6 +34,7 @@ Kind = Literal["signature", "attestation", "unknown"]
 # this it is a flood, which would take minutes to verify, and nothing is believed.
 MAX_BUNDLES = 256
 MAX_BUNDLES_BYTES = 256 * 1024 * 1024
+_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +167,8 @@ def verify_bundle(
         # 1. The bundle is well-formed and within its bounds.
         bundle = parse_bundle(raw)
         # 2. One of the signers made the signature over the envelope. Until then nothing inside is
-        #    parsed.
+        #    parsed. A key is trusted for as long as it is listed: log entries and timestamps that
+        #    may lie beside its signature are not asked for and not looked at.
         signer, payload_type, payload = _authenticate(bundle, signers, certificates)
         # 3. What was signed is a statement.
         if payload_type != IN_TOTO:
@@ -275,7 +277,8 @@ def _authenticate(
             and bundle.envelope.signers([signer.key])
         ):
             return signer, bundle.envelope.payload_type, bundle.envelope.payload
-    raise PolicyError(_nobody(signers, f"by the key {bundle.hint[:80]!a}" if bundle.hint else ""))
+    named = f"by the key {bundle.hint[:80]!a}" if bundle.hint else "by a key that is not named"
+    raise PolicyError(_nobody(signers, named))
 
 
 def _by_certificate(
@@ -288,5 +291,5 @@ def _by_certificate(
 
 
 def _nobody(signers: Sequence[Signer], found: str) -> str:
-    names = ", ".join(signer.name for signer in signers[:5])
-    return f"signed {found}, not by {names or 'anyone who is accepted'}".replace("  ", " ")
+    names = ", ".join(signer.name for signer in signers[:_SHOWN]) or "anyone who is accepted"
+    return f"signed {found}, not by {names}"
