@@ -194,6 +194,8 @@ class _Bars:
             self._started[item] = task
         shown = state or f"{human_bytes(min(done, total))} of {human_bytes(total)}"
         self._live.update(task, completed=min(done, total), state=shown)
+        if done >= total:
+            self._finish(item)
 
     def _finish(self, item: str) -> None:
         task = self._started.pop(item, None)

@@ -236,7 +236,7 @@ class HttpRangeConnection:
                 pause = _DEFAULT_PAUSE
             if pause is not None:
                 pause = min(pause, LONGEST_RETRY_AFTER)
-            return TransientError(f"{what}: HTTP {status}", retry_after=pause)
+            return TransientError(f"{self._host(descriptor)}: HTTP {status}", retry_after=pause)
         if status == http.client.NOT_FOUND:
             return NotFoundError(f"{what} is missing, though its manifest is there")
         if status in {401, 403}:
