@@ -1,0 +1,152 @@
+"""What a pulled directory or mounted volume says of itself in its ``.modelpack/``.
+
+Owns reading the index, the manifest, the model's facts and the receipt, and proving that they
+belong together. Leaves out the files themselves (``verifying.py`` hashes them).
+
+    pulled = read_pulled(Path("model"))
+    print(pulled.reference, len(pulled.present()))
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack import metadata
+from modelpack.artifact import is_intact, is_packed
+from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
+from modelpack.descriptor import OCI_MANIFEST
+from modelpack.digest import Digest
+from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageError
+from modelpack.manifest import Manifest, load_json, parse_manifest
+from modelpack.metadata import MAX_METADATA_BYTES
+from modelpack.paths import METADATA_DIR
+from modelpack.scan import identity_of
+from modelpack.stores.destination import MANIFEST, Receipt, read_receipt
+from modelpack.stores.files import Tree, mapped_errors
+
+_LAYOUT_FILE = "oci-layout"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PulledDirectory:
+    """A directory with the records that a pull, or a mount of the image, left in it."""
+
+    path: Path
+    index: ChunkIndex | None
+    """None when what was pulled had none: another tool's artifact."""
+    manifest: Manifest | None
+    """None in a mounted volume; otherwise proved to cover the index, if it is intact."""
+    metadata: Mapping[str, bytes]
+    receipt: Receipt | None
+
+    @property
+    def reference(self) -> str | None:
+        """What it was pulled from, if a receipt says so."""
+        return self.receipt.reference if self.receipt else None
+
+    def present(self) -> dict[str, bool]:
+        """Return the index's files that are in place, and whether each looks untouched.
+
+        By length and, where a receipt knows the file, by its times; nothing is read.
+        """
+        known = self.receipt.files if self.receipt else None
+        found = {}
+        tree = Tree(self.path)
+        try:
+            for file in self.index.files if self.index else ():
+                if known is not None and file.path not in known:
+                    continue
+                identity = _identity(tree, file)
+                if identity is not None:
+                    expected = known[file.path] if known is not None else identity
+                    found[file.path] = identity[2] == file.size and identity == expected
+        finally:
+            tree.close()
+        return found
+
+
+def has_index(directory: Path) -> bool:
+    """Tell whether a directory has a chunk index of its own."""
+    return os.path.isfile(directory / METADATA_DIR / metadata.CHUNKS)
+
+
+def read_pulled(directory: Path) -> PulledDirectory:
+    """Read a directory's records.
+
+    Raises:
+        NotFoundError: there is no such directory, or nothing of modelpack's in it.
+        FormatError: a record is malformed.
+        IntegrityError: the index is not the one that the manifest's digest covers.
+    """
+    if not directory.exists():
+        raise NotFoundError(f"{directory} does not exist")
+    with mapped_errors(f"cannot read {directory}"):
+        tree = Tree(directory)
+        try:
+            files = {
+                name: data
+                for name in (metadata.CHUNKS, metadata.MODEL, metadata.SBOM)
+                if (data := _read(tree, name)) is not None
+            }
+            raw = _read(tree, MANIFEST)
+        finally:
+            tree.close()
+    if metadata.CHUNKS not in files and raw is None:
+        if os.path.isfile(directory / _LAYOUT_FILE):
+            raise UsageError(f"{directory} is an OCI layout; write oci:{directory}:TAG")
+        raise NotFoundError(
+            f"{directory} holds no {METADATA_DIR}/{metadata.CHUNKS}; it was not pulled by modelpack"
+        )
+    manifest = _manifest(directory, raw, files)
+    index = decode_index(files[metadata.CHUNKS]) if metadata.CHUNKS in files else None
+    return PulledDirectory(
+        path=directory,
+        index=index,
+        manifest=manifest,
+        metadata=files,
+        receipt=read_receipt(directory),
+    )
+
+
+def _manifest(directory: Path, raw: bytes | None, files: Mapping[str, bytes]) -> Manifest | None:
+    """Parse the manifest and prove that the metadata files rebuild its last layer."""
+    if raw is None:
+        return None
+    try:
+        value = load_json(raw, "manifest")
+        own_type = value.get("mediaType") if isinstance(value, dict) else None
+        manifest = parse_manifest(raw, own_type if isinstance(own_type, str) else OCI_MANIFEST)
+    except FormatError as error:
+        raise FormatError(f"{directory / METADATA_DIR / MANIFEST}: {error}") from error
+    if not isinstance(manifest, Manifest):
+        raise FormatError(f"{directory / METADATA_DIR / MANIFEST} is an index, not a manifest")
+    if is_packed(manifest) and is_intact(manifest):
+        rebuilt = Digest.of(metadata.build_metadata_layer(files))
+        if rebuilt != manifest.layers[-1].digest:
+            raise IntegrityError(
+                f"{directory / METADATA_DIR}: the chunk index, facts or SBOM are not those of "
+                f"manifest {manifest.digest}; pull again"
+            )
+    return manifest
+
+
+def _identity(tree: Tree, file: IndexedFile) -> tuple[int, int, int, int, int] | None:
+    try:
+        status = tree.stat(file.path)
+    except IntegrityError:
+        return None
+    return identity_of(status) if status is not None else None
+
+
+def _read(tree: Tree, name: str) -> bytes | None:
+    path = f"{METADATA_DIR}/{name}"
+    try:
+        fd = tree.open(path)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(MAX_METADATA_BYTES + 1)
+    if len(data) > MAX_METADATA_BYTES:
+        raise FormatError(f"{tree.root / path} is larger than any real one")
+    return data
