@@ -270,15 +270,9 @@ def test_an_sbom_passes_for_a_signature_there_and_not_here(tmp_path, registry):
     assert verify_bundle(raw, subject=digest, signers=[signer]).kind == "attestation"
 
 
-@pytest.mark.real("docker-registry")
-@pytest.mark.parametrize("kind", ["ecdsa-p256", "ed25519", "rsa-3072"])
-def test_the_older_signature_both_ways(tmp_path, registry, kind):
-    key, private, public = key_pair(tmp_path, kind)
-    repository = f"cosign/legacy-{kind}"
-    _, digest, reference = pushed(registry, repository)
-    # Ours, there.
-    name = f"{registry.host}/{repository}"
-    signed = simplesigning.sign(name, digest, key)
+def attach_simple(registry, repository, digest, key):
+    """Put our older signature where cosign and Podman look for it."""
+    signed = simplesigning.sign(f"{registry.host}/{repository}", digest, key)
     layer = (
         simplesigning.LAYER_TYPE,
         signed.payload,
@@ -292,6 +286,16 @@ def test_the_older_signature_both_ways(tmp_path, registry, kind):
     }
     value = registry.image(repository, [layer], json.dumps(config).encode())
     registry.manifest(repository, value, simplesigning.tag_for(digest))
+
+
+@pytest.mark.real("docker-registry")
+@pytest.mark.parametrize("kind", ["ecdsa-p256", "ed25519", "rsa-3072"])
+def test_the_older_signature_both_ways(tmp_path, registry, kind):
+    key, private, public = key_pair(tmp_path, kind)
+    repository = f"cosign/legacy-{kind}"
+    _, digest, reference = pushed(registry, repository)
+    # Ours, there.
+    attach_simple(registry, repository, digest, key)
     verify = ("verify", "--key", public, *VERIFY, "--new-bundle-format=false", reference)
     done = cosign(*verify, check=False)
     assert done.returncode == 0, done.stderr
@@ -319,3 +323,36 @@ def test_the_older_signature_both_ways(tmp_path, registry, kind):
     assert verdict.ok, verdict.detail
     assert layer["mediaType"] == simplesigning.LAYER_TYPE
     assert base64.b64decode(theirs.annotation) == theirs.signature
+
+
+@pytest.mark.real("docker-registry", "skopeo")
+def test_a_containers_policy_takes_the_older_signature(tmp_path, registry):
+    """What Podman, skopeo and CRI-O verify by ``policy.json``."""
+    key, _, public = key_pair(tmp_path)
+    repository = "cosign/policy-json"
+    _, digest, reference = pushed(registry, repository)
+    settings = tmp_path / "registries.d"
+    settings.mkdir()
+    (settings / "all.yaml").write_text("default-docker: {use-sigstore-attachments: true}")
+    policy = tmp_path / "policy.json"
+
+    def copies(public_key):
+        wanted = {
+            "type": "sigstoreSigned",
+            "keyPath": str(public_key),
+            "signedIdentity": {"type": "matchRepository"},
+        }
+        policy.write_text(json.dumps({"default": [wanted]}))
+        return programs.run(
+            *("skopeo", "--policy", policy, "--registries.d", settings, "copy"),
+            *("--src-tls-verify=false", f"docker://{reference}", f"dir:{tmp_path / 'copy'}"),
+            check=False,
+        )
+
+    assert "no signature exists" in copies(public).stderr
+    attach_simple(registry, repository, digest, key)
+    done = copies(public)
+    assert done.returncode == 0, done.stderr
+    stranger = tmp_path / "stranger.pub"
+    stranger.write_bytes(PrivateKey.generate().public_key.pem)
+    assert copies(stranger).returncode != 0
