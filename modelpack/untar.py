@@ -7,8 +7,8 @@ kin), so nothing an entry says can lead a write elsewhere. Leaves out where file
 
 import tarfile
 import zlib
-from collections.abc import Iterator
-from typing import IO, Protocol, cast
+from collections.abc import Callable, Iterator
+from typing import IO, cast
 
 from modelpack.errors import FormatError, IntegrityError
 from modelpack.paths import METADATA_DIR, check_path
@@ -21,14 +21,6 @@ _DAMAGE = (tarfile.TarError, EOFError, ValueError)
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
-class _Decompressor(Protocol):
-    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-
-
 def decompressed(source: ByteStream, media_type: str) -> "Decompressed":
     """Return a readable file of what ``source`` holds, by its media type's suffix.
 
@@ -36,114 +28,96 @@ def decompressed(source: ByteStream, media_type: str) -> "Decompressed":
         FormatError: a compression this program does not read.
     """
     lowered = media_type.lower()
+    reader = _Reader(source)
     if lowered.endswith(("gzip", ".gz", ".tgz")):
-        return Decompressed(source, _Gzip())
+        return Decompressed(_Gzip(reader).read)
     if lowered.endswith(("zstd", ".zst")):
-        import zstandard  # noqa: PLC0415 - only recompressed copies need it
-
-        return Decompressed(source, _Zstd(zstandard.ZstdDecompressor().decompressobj()))
+        return Decompressed(_Zstd(reader).read)
     if lowered.endswith("tar"):
-        return Decompressed(source, None)
+        return Decompressed(reader.read)
     raise FormatError(f"layers of type {media_type!r:.100} cannot be unpacked")
+
+
+class _Reader:
+    """A byte stream as a file."""
+
+    def __init__(self, source: ByteStream) -> None:
+        self._source = source
+        self._buffer = memoryview(bytearray(_INPUT_BYTES))
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; none only at the verified end."""
+        view = self._buffer[:size]
+        return bytes(view[: self._source.readinto(view)])
 
 
 class _Gzip:
     """Gzip members one after another, with bounded output for each call."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: _Reader) -> None:
+        self._source = source
         self._inner = zlib.decompressobj(_GZIP_WINDOW)
         self._rest = b""
 
-    def feed(self, data: bytes, limit: int) -> bytes:
-        data = self._rest + data
-        if self._inner.eof:
-            if not data:
-                return b""
-            self._inner = zlib.decompressobj(_GZIP_WINDOW)
-        out = self._inner.decompress(data, limit)
-        self._rest = self._inner.unused_data or self._inner.unconsumed_tail
+    def read(self, size: int) -> bytes:
+        out = b""
+        while not out:
+            self._rest = self._rest or self._source.read(_INPUT_BYTES)
+            if self._inner.eof:
+                if not self._rest:
+                    return b""
+                self._inner = zlib.decompressobj(_GZIP_WINDOW)
+            elif not self._rest:
+                raise IntegrityError("a compressed layer ends in the middle")
+            try:
+                out = self._inner.decompress(self._rest, size)
+            except zlib.error as error:
+                raise _damaged(error) from error
+            self._rest = self._inner.unused_data or self._inner.unconsumed_tail
         return out
-
-    @property
-    def has_more(self) -> bool:
-        return bool(self._rest)
-
-    @property
-    def complete(self) -> bool:
-        return self._inner.eof and not self._rest
 
 
 class _Zstd:
-    """One zstd frame."""
+    """Zstandard frames one after another, as zstd:chunked writes them, with bounded output."""
 
-    def __init__(self, inner: object) -> None:
-        self._inner = cast("_Decompressor", inner)
+    def __init__(self, source: _Reader) -> None:
+        import zstandard  # noqa: PLC0415 - only recompressed copies need it
 
-    def feed(self, data: bytes, limit: int) -> bytes:
-        del limit  # frames decompress block by block, at most 128 KiB each
-        return self._inner.decompress(data) if data else b""
+        self._error = zstandard.ZstdError
+        # Frames that want a larger window than the library's default of 128 MiB are refused.
+        self._inner = zstandard.ZstdDecompressor().stream_reader(
+            cast("IO[bytes]", source), read_size=_INPUT_BYTES, read_across_frames=True
+        )
 
-    @property
-    def has_more(self) -> bool:
-        return False
+    def read(self, size: int) -> bytes:
+        try:
+            return self._inner.read(size)
+        except self._error as error:
+            raise _damaged(error) from error
 
-    @property
-    def complete(self) -> bool:
-        return True
+
+def _damaged(error: Exception) -> IntegrityError:
+    return IntegrityError(f"a compressed layer is damaged: {error!s:.100}")
 
 
 class Decompressed:
     """A file object for ``tarfile``'s stream mode; drains its source to the verified end."""
 
-    def __init__(self, source: ByteStream, codec: _Gzip | _Zstd | None) -> None:
-        self._source = source
-        self._codec = codec
-        self._input = memoryview(bytearray(_INPUT_BYTES))
-        self._pending = b""
-        self._ended = False
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        """Wrap ``read``, which returns up to so many bytes, and none only at the end."""
+        self._read = read
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; fewer only at the end."""
+        """Return ``size`` bytes; fewer only at the end."""
         out = bytearray()
-        while len(out) < size:
-            if not self._pending and not self._fill(size - len(out)):
-                break
-            take = self._pending[: size - len(out)]
-            self._pending = self._pending[len(take) :]
-            out += take
+        while len(out) < size and (piece := self._read(size - len(out))):
+            out += piece
         return bytes(out)
 
     def drain(self) -> None:
         """Read to the end, so that the source is verified in full."""
         while self.read(_INPUT_BYTES):
             continue
-
-    def _fill(self, limit: int) -> bool:
-        while not self._pending:
-            if self._codec is not None and self._codec.has_more:
-                self._pending = self._decode(b"", limit)
-                continue
-            if self._ended:
-                return False
-            count = self._source.readinto(self._input)
-            data = bytes(self._input[:count])
-            if not count:
-                self._ended = True
-                if self._codec is not None and not self._codec.complete:
-                    raise IntegrityError("a compressed layer ends in the middle")
-            self._pending = data if self._codec is None else self._decode(data, limit)
-        return True
-
-    def _decode(self, data: bytes, limit: int) -> bytes:
-        codec = self._codec
-        if codec is None:
-            return data
-        try:
-            return codec.feed(data, max(limit, _INPUT_BYTES))
-        except Exception as error:
-            if isinstance(error, IntegrityError):
-                raise
-            raise IntegrityError(f"a compressed layer is damaged: {error!s:.100}") from error
 
 
 def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, "Entry"]]:
@@ -158,7 +132,8 @@ def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, "Entry"]]:
     """
     try:
         # tarfile asks only for read() in stream mode
-        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
+        file = cast("IO[bytes]", stream)
+        with tarfile.open(fileobj=file, mode="r|", bufsize=_INPUT_BYTES) as archive:
             for number, entry in enumerate(archive):
                 if number >= MAX_ENTRIES:
                     raise FormatError(f"a layer has more than {MAX_ENTRIES} entries")
