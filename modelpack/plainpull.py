@@ -2,8 +2,8 @@
 
 Owns whole layers, each verified by its own digest while it is unpacked: image layers in any
 compression, ModelPack layers (tar or raw), and plain files with a title, as oras pushes them.
-If an index is among the files (a recompressed copy), every file is also held against it. Slower
-than a ranged pull and not resumable inside a layer, but no less strict.
+If an index is among the files (a recompressed copy), every file is also held against it, and it
+against them. Slower than a ranged pull and not resumable inside a layer, but no less strict.
 """
 
 import hashlib
@@ -15,11 +15,18 @@ from pathlib import Path
 from modelpack import metadata
 from modelpack.chunkindex import MAX_INDEX_BYTES, ChunkIndex, IndexedFile, decode_index
 from modelpack.content import PIECE_BYTES
-from modelpack.descriptor import MODEL_FILEPATH, TITLE, Descriptor
+from modelpack.descriptor import (
+    DOCKER_CONFIG,
+    FORMAT_VERSION,
+    MODEL_FILEPATH,
+    OCI_CONFIG,
+    TITLE,
+    Descriptor,
+)
 from modelpack.digest import chunk_hash
 from modelpack.errors import FormatError, IntegrityError, NotFoundError, TransientError
-from modelpack.events import Finished, Moved, Observer, Planned, Retried
-from modelpack.manifest import Manifest
+from modelpack.events import Finished, Moved, Observer, Planned, Retried, Warned
+from modelpack.manifest import Manifest, load_json
 from modelpack.paths import METADATA_DIR, check_path, check_paths
 from modelpack.selection import Selection
 from modelpack.storage import ByteStream, Repository, VerifyingStream
@@ -28,6 +35,14 @@ from modelpack.stores.files import mapped_errors
 from modelpack.untar import decompressed, entries, is_metadata
 
 _TRIES = 3
+# What ModelPack's filepath was called before the specification went to the CNCF.
+_OLD_MODEL_FILEPATH = "org.cnai.model.filepath"
+# model-spec, specs-go/v1/annotations.go: facts of a raw layer's file, its mode among them.
+_MODEL_FILE_METADATA = "org.cncf.model.file.metadata+json"
+# oras writes plain files with the media type of a tar layer, and marks what really is one.
+_ORAS_UNPACK = "io.deis.oras.content.unpack"
+_IMAGE_LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+_TARS = (".tar", ".tar+gzip", ".tar.gzip", ".tar+zstd", ".tar.gz")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,13 +87,13 @@ def plain_pull(
         FormatError: a layer of an unknown kind, or an entry that is refused.
         IntegrityError: a layer's bytes do not have its digest, or a file not its index's hashes.
     """
-    kinds = [layer_kind(layer) for layer in manifest.layers]
+    is_image = manifest.config.media_type in {OCI_CONFIG, DOCKER_CONFIG}
+    names = [file_of_layer(layer, is_image=is_image) for layer in manifest.layers]
     with open_destination(destination, observer) as target:
         staging = target.staging_path(hashlib.sha256(b"plain" + manifest.raw).digest())
         with mapped_errors(f"cannot write to {staging}"):
             staging.mkdir(mode=0o700, exist_ok=True)
-            for entry in os.scandir(staging):
-                os.unlink(entry.path)
+        _empty(staging)
         observer(
             Planned(
                 total_bytes=sum(layer.size for layer in manifest.layers),
@@ -87,17 +102,16 @@ def plain_pull(
             )
         )
         harvest = _Harvest()
-        for layer, kind in zip(manifest.layers, kinds, strict=True):
-            _fetch_layer(repository, layer, kind, staging, harvest, observer)
+        for layer, name in zip(manifest.layers, names, strict=True):
+            _fetch_layer(repository, layer, name, staging, harvest, observer)
+        check_paths(harvest.files)
+        _hold_against_index(harvest.metadata, harvest.files, manifest, observer)
         files = {path: item for path, item in harvest.files.items() if selection.takes(path)}
         if not files:
             raise NotFoundError(f"{repository.reference} has no file to pull")
-        check_paths(files)
-        _hold_against_index(harvest.metadata, files)
-        removed = _place(target, repository, manifest, files, harvest, selection, force=force)
-        with mapped_errors(f"cannot write to {staging}"):
-            for entry in os.scandir(staging):
-                os.unlink(entry.path)
+        removed = _place(
+            target, repository, manifest, files, harvest, selection, staging, force=force
+        )
     return PlainResult(
         files=len(files),
         bytes=sum(item.size for item in files.values()),
@@ -106,27 +120,37 @@ def plain_pull(
     )
 
 
-def layer_kind(layer: Descriptor) -> str:
-    """Return ``tar``, or the path of the one file that a raw layer is.
+def file_of_layer(layer: Descriptor, *, is_image: bool) -> str | None:
+    """Return the path of the one file that a layer is, or None when it is a tar of files.
+
+    ``is_image`` tells whether the manifest is an image's: only there is an image layer always one.
 
     Raises:
         FormatError: it is neither.
     """
     media_type = layer.media_type.lower()
-    named = layer.annotations.get(MODEL_FILEPATH) or layer.annotations.get(TITLE)
-    if media_type.endswith(".raw") and named:
-        return check_path(named)
-    if media_type.endswith((".tar", ".tar+gzip", ".tar.gzip", ".tar+zstd", ".tar.gz")):
-        return "tar"
+    keys = (MODEL_FILEPATH, _OLD_MODEL_FILEPATH, TITLE)
+    named = next((layer.annotations[key] for key in keys if layer.annotations.get(key)), None)
+    is_tar = media_type.endswith(_TARS)
+    if is_tar and media_type.startswith(_IMAGE_LAYERS) and not is_image and named:
+        is_tar = layer.annotations.get(_ORAS_UNPACK) == "true"
+    if is_tar:
+        return None
     if named:
         return check_path(named)
     raise FormatError(f"layer {layer.digest} is {layer.media_type!r:.100}, which is no model file")
 
 
+def _empty(staging: Path) -> None:
+    with mapped_errors(f"cannot write to {staging}"):
+        for entry in os.listdir(staging):
+            os.unlink(staging / entry)
+
+
 def _fetch_layer(
     repository: Repository,
     layer: Descriptor,
-    kind: str,
+    name: str | None,
     staging: Path,
     harvest: _Harvest,
     observer: Observer,
@@ -135,10 +159,10 @@ def _fetch_layer(
         try:
             with repository.open_blob(layer) as raw:
                 stream = VerifyingStream(_Counting(raw, layer, harvest, observer), layer)
-                if kind == "tar":
+                if name is None:
                     _unpack(stream, layer, staging, harvest)
                 else:
-                    _store(stream, kind, staging, harvest)
+                    _store(stream, layer, name, staging, harvest)
         except TransientError as error:
             if attempt == _TRIES:
                 raise
@@ -171,7 +195,9 @@ def _unpack(stream: VerifyingStream, layer: Descriptor, staging: Path, harvest: 
     harvest.metadata.update(described)
 
 
-def _store(stream: VerifyingStream, path: str, staging: Path, harvest: _Harvest) -> None:
+def _store(
+    stream: VerifyingStream, layer: Descriptor, path: str, staging: Path, harvest: _Harvest
+) -> None:
     harvest.serial += 1
     staged = staging / str(harvest.serial)
     buffer = memoryview(bytearray(PIECE_BYTES))
@@ -182,16 +208,41 @@ def _store(stream: VerifyingStream, path: str, staging: Path, harvest: _Harvest)
             size += count
         file.flush()
         os.fsync(file.fileno())
-    harvest.files[path] = _Unpacked(staged=staged, size=size, mode=0o644)
+    harvest.files[path] = _Unpacked(staged=staged, size=size, mode=_raw_mode(layer))
 
 
-def _hold_against_index(described: Mapping[str, bytes], files: Mapping[str, _Unpacked]) -> None:
-    """Check a recompressed copy's files against the index it still carries."""
+def _raw_mode(layer: Descriptor) -> int:
+    """Return the mode of a raw layer's file, which ModelPack keeps in an annotation."""
+    text = layer.annotations.get(_MODEL_FILE_METADATA)
+    if text is None:
+        return 0o644
+    value = load_json(text.encode(), f"{_MODEL_FILE_METADATA} of layer {layer.digest}")
+    mode = value.get("mode") if isinstance(value, dict) else None
+    return 0o755 if type(mode) is int and mode & 0o100 else 0o644
+
+
+def _hold_against_index(
+    described: Mapping[str, bytes],
+    files: Mapping[str, _Unpacked],
+    manifest: Manifest,
+    observer: Observer,
+) -> None:
+    """Check a changed copy's files against the index it still carries."""
     raw = described.get(metadata.CHUNKS)
     if raw is None:
         return
     index = decode_index(raw)
+    if FORMAT_VERSION not in manifest.annotations:
+        observer(
+            Warned(
+                message="the manifest was rewritten on the way here, probably by a copier that "
+                "recompressed the layers; they were pulled whole, and are what the chunk index says"
+            )
+        )
     known = index.by_path()
+    for path in known:
+        if path not in files:
+            raise IntegrityError(f"{path} is in the artifact's chunk index, but in no layer")
     for path, item in files.items():
         file = known.get(path)
         if file is None or file.size != item.size:
@@ -213,6 +264,7 @@ def _place(
     files: Mapping[str, _Unpacked],
     harvest: _Harvest,
     selection: Selection,
+    staging: Path,
     *,
     force: bool,
 ) -> int:
@@ -224,6 +276,9 @@ def _place(
     target.begin_placing(reference, digest, changed)
     for path in changed:
         target.place(files[path].staged, path, files[path].mode)
+    for path in same:
+        target.set_mode(path, files[path].mode)
+    _empty(staging)  # of files that were in place or not asked for; finish() removes it
     known = {metadata.CHUNKS, metadata.MODEL, metadata.SBOM}
     return target.finish(
         reference=reference,

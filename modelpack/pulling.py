@@ -206,7 +206,7 @@ class _Pull:
         else:
             self._announce(None, kept)
         for number in kept:
-            self._target.set_mode(files[number])
+            self._target.set_mode(files[number].path, files[number].mode)
         if self._full:
             verify_layers(self._target, self._artifact, self._selected)
         chosen = [files[number] for number in self._selected]

@@ -198,7 +198,10 @@ def _covering_manifest(state: Path) -> Digest | None:
         raw = (state / MANIFEST).read_bytes()
     except FileNotFoundError:
         return None
-    manifest = parse_manifest(raw, OCI_MANIFEST)
+    value = load_json(raw, f"{state / MANIFEST}")
+    own_type = value.get("mediaType") if isinstance(value, dict) else None
+    # A copier may have turned the manifest into Docker's.
+    manifest = parse_manifest(raw, own_type if isinstance(own_type, str) else OCI_MANIFEST)
     if not isinstance(manifest, Manifest) or not (is_packed(manifest) and is_intact(manifest)):
         return None
     files = {}

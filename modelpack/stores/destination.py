@@ -193,12 +193,12 @@ class Destination:
             with self.tree.parent(path, create=True) as (fd, name):
                 os.rename(source, name, dst_dir_fd=fd)
 
-    def set_mode(self, file: IndexedFile) -> None:
+    def set_mode(self, path: str, mode: int) -> None:
         """Give a file that is in place the mode the artifact says."""
-        fd = self.tree.open(file.path)
+        fd = self.tree.open(path)
         try:
-            if os.fstat(fd).st_mode & 0o7777 != file.mode:
-                os.fchmod(fd, file.mode)
+            if os.fstat(fd).st_mode & 0o7777 != mode:
+                os.fchmod(fd, mode)
         finally:
             os.close(fd)
 
