@@ -8,6 +8,7 @@ Everything is refused but a short list of names that rebuild tensors. Lists of b
 miss one (the standard library alone has hundreds that run code).
 
     >>> import pickle
+    >>> from modelpack.unsafe.finding import BytesReader
     >>> judge(BytesReader(pickle.dumps({"step": 1}, 4))).unsafe
     ()
     >>> judge(BytesReader(pickle.dumps(eval, 4))).unsafe
@@ -19,9 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelpack.unsafe.finding import BytesReader, Reader
-
-__all__ = ["BytesReader", "Judgement", "is_pickle", "judge"]
+from modelpack.unsafe.finding import Reader
 
 # A state dict takes some 50 opcodes a tensor; 20,000 tensors are beyond any model, and this many
 # opcodes take about five seconds.

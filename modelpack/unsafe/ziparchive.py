@@ -7,6 +7,7 @@ differ between an entry's two headers, a bad CRC, data before the archive (CVE-2
 -10155, -10156). Here each of these makes the archive ambiguous, and an ambiguous archive unsafe.
 
     >>> import io, zipfile
+    >>> from modelpack.unsafe.finding import BytesReader
     >>> out = io.BytesIO()
     >>> with zipfile.ZipFile(out, "w") as archive: archive.writestr("a.txt", "hello")
     >>> reader = BytesReader(out.getvalue())
@@ -19,9 +20,7 @@ import zlib
 from dataclasses import dataclass
 
 from modelpack.errors import FormatError
-from modelpack.unsafe.finding import BytesReader, Part, Reader
-
-__all__ = ["BytesReader", "Entry", "content", "entries", "find_end", "part"]
+from modelpack.unsafe.finding import Part, Reader
 
 LOCAL_MAGIC = b"PK\x03\x04"
 _CENTRAL_MAGIC = b"PK\x01\x02"
