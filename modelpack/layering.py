@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from modelpack import tarformat
-from modelpack.paths import check_paths, parents_of
+from modelpack.paths import check_paths, parent_of
 
 # containerd mounts 300 layers and fails at 520, Docker stops at about 125; one is the metadata
 # layer.
@@ -90,13 +90,15 @@ def frames(files: Sequence[SourceFile]) -> Iterator[tuple[bytes, SourceFile | No
     directories: set[str] = set()
     pad = 0
     for file in files:
-        frame = bytes(pad)
-        for directory in parents_of(file.path):
-            if directory not in directories:
-                directories.add(directory)
-                frame += tarformat.directory_header(directory)
-        frame += tarformat.file_header(file.path, size=file.size, mode=file.mode)
-        yield frame, file
+        new = []
+        directory = parent_of(file.path)
+        while directory and directory not in directories:
+            directories.add(directory)
+            new.append(directory)
+            directory = parent_of(directory)
+        headers = [tarformat.directory_header(name) for name in reversed(new)]
+        headers.append(tarformat.file_header(file.path, size=file.size, mode=file.mode))
+        yield bytes(pad) + b"".join(headers), file
         pad = tarformat.padding(file.size)
     yield bytes(pad) + tarformat.END_OF_ARCHIVE, None
 

@@ -7,9 +7,7 @@ Owns its names, writing and strict reading; pure. Leaves out what the files in i
     {'model.json': b'{}'}
 """
 
-import io
 import re
-import tarfile
 from collections.abc import Mapping
 
 from modelpack import tarformat
@@ -20,8 +18,13 @@ from modelpack.paths import METADATA_DIR
 CHUNKS = "chunks.bin"
 MODEL = "model.json"
 SBOM = "sbom.cdx.json"
-# A name in the layer; the directory is flat.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+# The beginning of a file's header: its name (the directory is flat, and names are short enough to
+# need no pax record), the fields that are checked by writing them again, its size.
+_HEADER = re.compile(
+    rb"\.modelpack/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})\0{25,88}"
+    rb".{24}(?P<size>[0-7]{11})\0",
+    re.DOTALL,
+)
 _MODE = 0o644
 MAX_FILES = 32
 # An SBOM lists every file; 100,000 of them take some 40 MB.
@@ -34,7 +37,7 @@ def build_metadata_layer(files: Mapping[str, bytes]) -> bytes:
     for name in sorted(files):
         data = files[name]
         out += [
-            tarformat.file_header(f"{METADATA_DIR}/{name}", size=len(data), mode=_MODE),
+            _file_header(name, len(data)),
             data,
             bytes(tarformat.padding(len(data))),
         ]
@@ -49,20 +52,28 @@ def read_metadata_layer(raw: bytes) -> dict[str, bytes]:
         FormatError: it is not exactly what ``build_metadata_layer`` writes for some files.
     """
     files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
-            for entry in archive:
-                directory, _, name = entry.name.partition("/")
-                if directory != METADATA_DIR or len(files) >= MAX_FILES:
-                    raise FormatError("metadata layer holds something else than metadata")
-                if not name and entry.isdir():
-                    continue
-                if not entry.isreg() or not _NAME.match(name) or name in files:
-                    raise FormatError(f"metadata layer holds {entry.name[:100]!r}")
-                content = archive.extractfile(entry)
-                files[name] = content.read() if content else b""
-    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
-        raise FormatError(f"metadata layer is not a tar: {error!s:.100}") from error
-    if build_metadata_layer(files) != raw:
-        raise FormatError("metadata layer is not in its one canonical form")
+    position = _read_exactly(raw, 0, tarformat.directory_header(METADATA_DIR))
+    while not raw.startswith(tarformat.END_OF_ARCHIVE, position):
+        header = _HEADER.match(raw, position)
+        if header is None or len(files) == MAX_FILES:
+            raise FormatError(f"metadata layer holds something else at byte {position}")
+        name, size = header["name"].decode("ascii"), int(header["size"], 8)
+        if files and name <= max(files):
+            raise FormatError(f"metadata layer holds {name!r} twice or out of order")
+        start = _read_exactly(raw, position, _file_header(name, size))
+        files[name] = raw[start : start + size]
+        position = _read_exactly(raw, start + size, bytes(tarformat.padding(size)))
+    if len(raw) != position + len(tarformat.END_OF_ARCHIVE):
+        raise FormatError(f"metadata layer goes on after its end at byte {position}")
     return files
+
+
+def _file_header(name: str, size: int) -> bytes:
+    return tarformat.file_header(f"{METADATA_DIR}/{name}", size=size, mode=_MODE)
+
+
+def _read_exactly(raw: bytes, position: int, expected: bytes) -> int:
+    """Prove that ``expected`` stands at ``position``; return where it ends."""
+    if not raw.startswith(expected, position):
+        raise FormatError(f"metadata layer is not in its one canonical form at byte {position}")
+    return position + len(expected)

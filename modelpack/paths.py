@@ -21,6 +21,10 @@ METADATA_DIR = ".modelpack"
 # destination's own path needs room as well.
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 3072
+# A path of 3072 bytes could name 1535 directories, and 1 MB of such paths cost gigabytes to tell
+# apart and minutes to lay out. Real models nest a dozen deep and have a few hundred directories.
+MAX_PATH_PARTS = 128
+MAX_DIRECTORIES = 20_000
 # In a tar layer a file of this prefix deletes another (image-spec, "Whiteouts").
 WHITEOUT_PREFIX = ".wh."
 
@@ -28,8 +32,9 @@ WHITEOUT_PREFIX = ".wh."
 def check_path(path: object) -> str:
     """Return ``path`` if an artifact may hold a file of that name.
 
-    A path is relative, '/'-separated and in its simplest form; every name is 1 to 255 bytes of
-    UTF-8 without control characters or backslash, and is not a whiteout.
+    A path is relative, '/'-separated and in its simplest form, with at most ``MAX_PATH_PARTS``
+    names; every name is 1 to 255 bytes of UTF-8 without control characters or backslash, and is
+    not a whiteout.
 
     Raises:
         FormatError: it is not such a path; the message says why.
@@ -47,6 +52,8 @@ def check_path(path: object) -> str:
         raise FormatError(f"path {shown} holds a backslash or a control character")
     if path.startswith("/"):
         raise FormatError(f"path {shown} is absolute")
+    if path.count("/") >= MAX_PATH_PARTS:
+        raise FormatError(f"path {shown} has more than {MAX_PATH_PARTS} parts")
     for name in path.split("/"):
         if name in {"", ".", ".."}:
             raise FormatError(f"path {shown} has an empty, '.' or '..' part")
@@ -62,7 +69,7 @@ def check_paths(paths: Iterable[str]) -> None:
 
     Raises:
         FormatError: one path is not allowed, two are equal or differ only in case or Unicode
-            form, or one is a directory of another.
+            form, one is a directory of another, or there are too many directories.
     """
     seen: dict[str, str] = {}
     parents: dict[str, str] = {}
@@ -74,12 +81,15 @@ def check_paths(paths: Iterable[str]) -> None:
         seen[key] = path
         if key == METADATA_DIR or key.startswith(METADATA_DIR + "/"):
             raise FormatError(f"path {path!a} lies in the reserved directory {METADATA_DIR}/")
-        directory, spelled = _parent(key), _parent(path)
-        while directory:
-            known = parents.setdefault(directory, spelled)
-            if known != spelled:
-                raise FormatError(f"directories {known!a} and {spelled!a} collide")
-            directory, spelled = _parent(directory), _parent(spelled)
+        directory, spelled = parent_of(key), parent_of(path)
+        while directory and directory not in parents:
+            parents[directory] = spelled
+            directory, spelled = parent_of(directory), parent_of(spelled)
+        # What is above a known directory of the same spelling is known, too.
+        if directory and parents[directory] != spelled:
+            raise FormatError(f"directories {parents[directory]!a} and {spelled!a} collide")
+        if len(parents) > MAX_DIRECTORIES:
+            raise FormatError(f"more than {MAX_DIRECTORIES} directories")
     for key, path in seen.items():
         if key in parents:
             raise FormatError(f"path {path!a} is both a file and a directory")
@@ -90,11 +100,6 @@ def collision_key(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def parents_of(path: str) -> list[str]:
-    """Return the directories above a path, outermost first."""
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
-
-
-def _parent(path: str) -> str:
+def parent_of(path: str) -> str:
+    """Return the directory above a path, "" for a path without one."""
     return path.rpartition("/")[0]
