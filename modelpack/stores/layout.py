@@ -34,6 +34,7 @@ from modelpack.stores.files import locked, mapped_errors, sync_directory, write_
 
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
+_LOCK_FILE = ".lock"
 _LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 # index.json of a store with 100,000 manifests.
 _MAX_INDEX_BYTES = 64 * 1024 * 1024
@@ -216,7 +217,7 @@ class LayoutRepository:
         with mapped_errors(f"cannot write to {self.root}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, manifest.raw)
-            with locked(self.root / ".lock"):
+            with locked(self.root / _LOCK_FILE):
                 self._list(descriptor, tag)
 
     def _list(self, descriptor: Descriptor, tag: str | None) -> None:
@@ -286,9 +287,11 @@ class LayoutRepository:
                     f"{self.root} exists and is no OCI layout; name another directory"
                 )
             self.root.mkdir(parents=True, exist_ok=True)
-            if not (self.root / _INDEX_FILE).exists():
-                write_atomically(self.root / _INDEX_FILE, Index.build(()).raw)
-            write_atomically(marker, _LAYOUT_VERSION)
+            # Another process may be making it, and may have listed a manifest by now.
+            with locked(self.root / _LOCK_FILE):
+                if not (self.root / _INDEX_FILE).exists():
+                    write_atomically(self.root / _INDEX_FILE, Index.build(()).raw)
+                write_atomically(marker, _LAYOUT_VERSION)
 
     def _entries(self) -> tuple[Descriptor, ...]:
         path = self.root / _INDEX_FILE

@@ -296,6 +296,9 @@ class Staging:
                         os.fchmod(fd, 0o600)
         self.sync()
         self.close()
+        # What the syncer took on before that, and failed at after the last chunk was noted.
+        if self._failure is not None:
+            raise self._failure
 
     def close(self) -> None:
         """Stop, keeping what is verified for the next run."""
