@@ -22,8 +22,13 @@ _KIND = re.compile(r"[a-z]+\Z")
 def cache_home() -> Path:
     """Return the user's cache directory for modelpack (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    return root / "modelpack"
+    if base.startswith("/"):
+        return Path(base) / "modelpack"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user of a container that no passwd lists; nothing will be kept
+        home = Path("/")
+    return home / ".cache" / "modelpack"
 
 
 class Cache:

@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
+from modelpack.chunking import chunk_lengths
 from modelpack.digest import ChunkHash, chunk_hash
 from modelpack.errors import FormatError, IntegrityError
 from modelpack.metadata import CHUNKS
 from modelpack.packing import chunk_lengths_of
 from modelpack.paths import METADATA_DIR
-from modelpack.scan import scan_directory
+from modelpack.scan import ScannedFile, scan_directory
 from modelpack.stores.files import Tree
 
 
@@ -77,16 +78,29 @@ class LocalChunks:
         return len(self._trees) - 1
 
     def _hash_directory(self, directory: Path) -> None:
-        for file in scan_directory(directory).files:
-            number = self._add_tree(file.source.parent)
+        scan = scan_directory(directory)
+        root = Path(os.path.realpath(directory))
+        # One open directory, and the blobs/ of a Hugging Face cache, to which its links lead.
+        numbers = {root: self._add_tree(root)}
+        for file in scan.files:
+            above = root if file.source.is_relative_to(root) else file.source.parent
+            if above not in numbers:
+                numbers[above] = self._add_tree(above)
+            path = file.source.relative_to(above).as_posix()
             fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 offset = 0
-                for length in chunk_lengths_of(fd, file.path, file.size):
+                for length in _lengths(fd, file):
                     value = chunk_hash(os.pread(fd, length, offset))
                     if value in self._wanted:
-                        place = (number, file.source.name, offset, length)
-                        self._places.setdefault(value, place)
+                        self._places.setdefault(value, (numbers[above], path, offset, length))
                     offset += length
             finally:
                 os.close(fd)
+
+
+def _lengths(fd: int, file: ScannedFile) -> Iterable[int]:
+    try:
+        return chunk_lengths_of(fd, file.path, file.size)
+    except FormatError:  # a download that broke off: what it holds may do all the same
+        return chunk_lengths(file.size, None)

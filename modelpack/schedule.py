@@ -159,8 +159,8 @@ class ConnectionGovernor:
 
     def measured(self, rate: float, connections: int) -> None:
         """Take in the goodput (bytes per second) of the last interval."""
-        if self.settled or connections < self.target:
-            return
+        if self.settled or connections < self.target or not rate:
+            return  # before the first byte nothing is known yet
         if rate >= self.best_rate * GAIN:
             self.best_rate = max(rate, self.best_rate)
             grown = min(self.limit, math.ceil(self.target * GROWTH))

@@ -1,8 +1,8 @@
 """Choosing files by ``--include`` and ``--exclude`` patterns.
 
-Owns the matching rule; pure. A pattern without '/' is compared with every part's last name, one
-with '/' with the whole path; ``*`` and ``?`` stop at '/', ``**`` does not, and a pattern that
-names a directory takes everything below it.
+Owns the matching rule; pure. A pattern without '/' is compared with every name on a path, one with
+'/' with the path from its start (a '/' in front does only that, one at the end nothing); ``*`` and
+``?`` stop at '/', ``**`` does not, and a pattern that names a directory takes everything below it.
 
     >>> Selection(include=("*.safetensors",)).takes("weights/a.safetensors")
     True
@@ -35,9 +35,9 @@ class Selection:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    trimmed = pattern.strip("/")
-    candidates = [path, *_ancestors(path)] if "/" in trimmed else path.split("/")
-    expression = _compile(trimmed)
+    directory = pattern.rstrip("/")
+    candidates = [path, *_ancestors(path)] if "/" in directory else path.split("/")
+    expression = _compile(directory.lstrip("/"))
     return any(expression.fullmatch(candidate) for candidate in candidates)
 
 
