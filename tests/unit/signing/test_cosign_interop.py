@@ -258,6 +258,31 @@ def test_an_image_in_a_registry_both_ways(tmp_path, registry, kind):
 
 
 @pytest.mark.real("docker-registry")
+@pytest.mark.parametrize(
+    ("name", "predicate_type"),
+    [
+        ("cyclonedx", statement.CYCLONEDX),
+        ("spdxjson", statement.SPDX),
+        ("slsaprovenance1", statement.SLSA_PROVENANCE),
+    ],
+)
+def test_cosign_verifies_our_attestations_of_an_image(tmp_path, registry, name, predicate_type):
+    key, _, public = key_pair(tmp_path)
+    repository = f"cosign/attested-{name}"
+    subject, digest, reference = pushed(registry, repository)
+    statement_bytes = statement.attestation(digest, predicate_type, {"a": 1}, name=repository)
+    raw = key_bundle(dsse.sign(statement_bytes, key), key.public_key.cosign_hint)
+    registry.referrer(repository, subject, raw, predicate_type)
+    for wanted, accepted in ((name, True), ("vuln", False)):
+        done = cosign(
+            *("verify-attestation", "--key", public, "--type", wanted, *VERIFY),
+            *("--new-bundle-format=true", reference),
+            check=False,
+        )
+        assert (done.returncode == 0) is accepted, done.stderr
+
+
+@pytest.mark.real("docker-registry")
 def test_an_sbom_passes_for_a_signature_there_and_not_here(tmp_path, registry):
     key, _, public = key_pair(tmp_path)
     subject, digest, reference = pushed(registry, "cosign/replay")
