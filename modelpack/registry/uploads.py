@@ -11,7 +11,6 @@ upload that stopped between two pieces goes on; any other starts over.
 """
 
 import contextlib
-import http.client
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -28,8 +27,7 @@ from modelpack.errors import (
 )
 from modelpack.registry import addresses, bodies
 from modelpack.registry.auth import PUSH
-from modelpack.registry.client import MOVED, TO_STORAGE, USER_AGENT, RegistryClient, Response
-from modelpack.registry.connections import Connection, connect
+from modelpack.registry.client import MOVED, TO_STORAGE, RegistryClient, Response
 from modelpack.registry.errors import (
     RETRIED_STATUSES,
     is_out_of_space,
@@ -37,7 +35,8 @@ from modelpack.registry.errors import (
     response_error,
 )
 from modelpack.registry.ratelimit import RateLimiter
-from modelpack.registry.retry import final_failure, reason_of, retry_after
+from modelpack.registry.retry import retry_after
+from modelpack.registry.senders import BodySender, BrokenConnectionError
 from modelpack.registry.uploadstate import UploadState
 from modelpack.storage import Progress
 
@@ -45,8 +44,6 @@ from modelpack.storage import Progress
 PIECE_BYTES = 64 * 1024 * 1024
 # On a connection that keeps breaking, pieces are halved down to this.
 _SMALLEST_PIECE = 1024 * 1024
-# Bytes per second that a registry hashes at least, when it reads a finished upload once more.
-_SLOWEST_REGISTRY = 20_000_000
 _TAKEN = frozenset({200, 201, 202, 204})
 _PATCH_REFUSED = frozenset({400, 404, 405, 411, 415, 416, 501})
 _MAX_REFUSALS = 2
@@ -146,7 +143,7 @@ class _Upload:
         self._best = 0
         self._refusals = 0
         self._whole = False
-        self._connection: Connection | None = None
+        self._sender = BodySender(self._client, uploader.limiter)
 
     def run(self) -> None:
         """Upload until the registry has the blob.
@@ -173,7 +170,7 @@ class _Upload:
             self._state.forget()
             self._report(self._descriptor.size)
         finally:
-            self._disconnect()
+            self._sender.close()
 
     # Sessions
 
@@ -243,7 +240,8 @@ class _Upload:
             return self._after_break(replace(session, piece=self._piece))
         if answer.status in _TAKEN:
             return self._advanced(session, answer, length)
-        if answer.status in _PATCH_REFUSED and session.offset == 0:
+        full = is_out_of_space(answer.status, answer.body)
+        if answer.status in _PATCH_REFUSED and session.offset == 0 and not full:
             # A 404 may only mean that this one session is gone.
             self._uploader.patch_refused = self._uploader.patch_refused or answer.status != 404
             self._whole = True
@@ -257,9 +255,9 @@ class _Upload:
     def _advanced(self, session: _Session, answer: bodies.Answer, length: int) -> _Session:
         """Read where the registry stands after it took a piece."""
         offset = session.offset + length
-        header = answer.headers.get("Range")
-        if header is not None:
-            offset = addresses.uploaded_bytes(header)
+        # Without a Range that can be read, it took what it was sent; the digest will show.
+        with contextlib.suppress(FormatError):
+            offset = addresses.uploaded_bytes(answer.headers.get("Range", ""))
         if offset > session.offset + length:
             raise NetworkError(f"{self._what}: the registry says it has bytes that were not sent")
         location = session.location
@@ -309,7 +307,7 @@ class _Upload:
                 expect=_TAKEN,
                 actions=PUSH,
                 content=b"",
-                read_timeout=self._answer_seconds(self._descriptor.size),
+                read_timeout=self._sender.answer_seconds(self._descriptor.size),
             )
         except NotFoundError:
             # The answer to an earlier try may have been lost on its way.
@@ -328,16 +326,6 @@ class _Upload:
         self, method: str, url: str, headers: dict[str, str], start: int, length: int
     ) -> bodies.Answer | None:
         """Send one request with bytes; None after a broken connection, having waited."""
-        origin = addresses.origin_of(url)
-        fields = {
-            "User-Agent": USER_AGENT,
-            "Content-Type": "application/octet-stream",
-            **headers,
-        }
-        own = origin == self._client.endpoint
-        authorization = self._client.authenticator.authorization(PUSH) if own else None
-        if authorization:
-            fields["Authorization"] = authorization
         position = start
 
         def sent(count: int) -> None:
@@ -347,32 +335,12 @@ class _Upload:
             self._report(position)
 
         try:
-            answer = bodies.send(
-                self._connect(origin),
-                method,
-                url,
-                fields,
-                self._content,
-                start=start,
-                length=length,
-                timeout=self._client.options.read_timeout,
-                answer_timeout=self._answer_seconds(length),
-                limiter=self._uploader.limiter,
-                sent=sent,
+            return self._sender.send(
+                method, url, headers, self._content, start=start, length=length, sent=sent
             )
-        except (OSError, http.client.HTTPException) as error:
-            self._disconnect()
-            final = final_failure(error, origin.authority)
-            if final is not None:
-                raise final from error
-            self._backoff.wait(reason_of(error))
+        except BrokenConnectionError as error:
+            self._backoff.wait(str(error))
             return None
-        self._client.contact.make()
-        if not answer.reusable:
-            self._disconnect()
-        if answer.status == 401 and own:
-            self._renew(answer, authorization)
-        return answer
 
     # When it does not work
 
@@ -394,7 +362,10 @@ class _Upload:
             after = retry_after(answer.headers.get("Retry-After"), now=time.time())
             self._backoff.wait(passing_reason(answer.status, answer.body), after)
             return self._after_break(session)
-        if answer.status == 401 and self._refusals <= _MAX_REFUSALS:
+        own = addresses.origin_of(session.location) == self._client.endpoint
+        if answer.status == 401 and own and self._refusals < _MAX_REFUSALS:
+            self._refusals += 1
+            self._sender.renew(answer)
             return self._after_break(session)
         raise response_error(
             answer.status,
@@ -404,51 +375,28 @@ class _Upload:
             logged_in=self._client.authenticator.logged_in,
         )
 
-    def _renew(self, answer: bodies.Answer, failed: str | None) -> None:
-        self._refusals += 1
-        if self._refusals <= _MAX_REFUSALS:
-            challenge = ", ".join(answer.headers.get_all("WWW-Authenticate") or [])
-            self._client.authenticator.renew(challenge, failed, PUSH)
-
     def _is_there(self) -> bool:
-        with contextlib.suppress(ModelpackError):
-            response = self._client.request(
-                "HEAD",
-                f"blobs/{self._descriptor.digest}",
-                what=self._what,
-                expect={200, 404, *TO_STORAGE},
-                redirects=MOVED,
-                actions=PUSH,
-                max_bytes=0,
-            )
-            return response.status != 404
-        return False
+        response = self._client.request(
+            "HEAD",
+            f"blobs/{self._descriptor.digest}",
+            what=self._what,
+            expect={200, 404, *TO_STORAGE},
+            redirects=MOVED,
+            actions=PUSH,
+            max_bytes=0,
+        )
+        return response.status != 404
 
     def _check_digest(self, served: str | None) -> None:
         digest = self._descriptor.digest
         if served is not None and served.startswith(digest.algorithm) and served != str(digest):
             raise IntegrityError(f"{self._what}: the registry stored it as {served[:80]!r}")
 
-    def _answer_seconds(self, size: int) -> float:
-        """Return how long a registry may take to hash or move ``size`` bytes before it answers."""
-        return self._client.options.read_timeout + size / _SLOWEST_REGISTRY
-
     def _report(self, position: int) -> None:
         """Report bytes once, however often they are sent."""
         if position > self._reported and self._progress is not None:
             self._progress(position - self._reported)
         self._reported = max(self._reported, position)
-
-    def _connect(self, origin: addresses.Origin) -> Connection:
-        if self._connection is None or self._connection.origin != origin:
-            self._disconnect()
-            self._connection = connect(origin, self._client.options, self._client.ssl_context)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def _location(response: Response) -> str:

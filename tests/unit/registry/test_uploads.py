@@ -228,18 +228,25 @@ def test_a_registry_that_claims_more_than_was_sent(registry, open_repository, bl
         open_repository(registry).push_blob(blob.descriptor, blob.content)
 
 
-@pytest.mark.parametrize("header", ["Range", "Location"])
-def test_a_patch_answer_without(registry, open_repository, blob, header):
-    registry.faults.add(Fault.header(header, None, method="PATCH"))
-    repository = open_repository(registry)
-    if header == "Range":
-        repository.push_blob(blob.descriptor, blob.content)
-        assert registry.blob(blob.descriptor.digest) == blob.data
-        return
-    # This registry's Locations change with every piece, so the old one is refused.
+@pytest.mark.parametrize("value", [None, "0-99/100", "nonsense"])
+def test_a_patch_answer_without_a_range(registry, push, blob, value):
+    registry.faults.add(Fault.header("Range", value, method="PATCH"))
+    push(registry, blob)
+
+
+def test_a_patch_answer_without_a_location(registry, open_repository, blob):
+    """The old one is used again; this registry's change with every piece, so it refuses."""
+    registry.faults.add(Fault.header("Location", None, method="PATCH"))
     with pytest.raises(ModelpackError):
-        repository.push_blob(blob.descriptor, blob.content)
+        open_repository(registry).push_blob(blob.descriptor, blob.content)
     registry.clear_records()
+
+
+def test_a_full_registry_is_no_refusal_of_pieces(registry, open_repository, blob):
+    registry.faults.add(Fault.status(400, code="QUOTA_EXCEEDED", method="PATCH"))
+    with pytest.raises(SpaceError):
+        open_repository(registry).push_blob(blob.descriptor, blob.content)
+    assert methods(registry) == ["POST", "PATCH"]
 
 
 def test_an_upload_without_a_location(registry, open_repository, small):
