@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from pathlib import Path
+import tarfile
 
 import httpx
 import pytest
 
 import modelpack
-from modelpack.errors import IntegrityError
 from tests.support import programs
 from tests.support.command import Command
 from tests.support.samplemodel import build_sample, digests_of
@@ -170,3 +169,58 @@ def test_a_copy_with_changed_layers_is_pulled_whole_with_a_warning(
     assert "recompressed" in pulled["warnings"][0]
     assert digests_of(tmp_path / "out") == digests_of(model)
     assert command.json("verify", tmp_path / "out")["ok"]
+
+
+@pytest.mark.real("crane")
+def test_crane_flattens_it_to_the_right_files(pushed, model, tmp_path):
+    # `crane validate` only knows compressed layers; `crane export` merges layers of any kind.
+    programs.run("crane", "export", "--insecure", pushed.reference, tmp_path / "flat.tar")
+    with tarfile.open(tmp_path / "flat.tar") as tar:
+        tar.extractall(tmp_path / "flat", filter="tar")
+    assert digests_of(tmp_path / "flat") == digests_of(model)
+
+
+@pytest.mark.real("crane")
+def test_a_layout_that_crane_wrote_is_pulled_by_digest(pushed, model, tmp_path):
+    layout = tmp_path / "layout"
+    programs.run("crane", "pull", "--insecure", "--format=oci", pushed.reference, layout)
+    # crane names nothing in a layout, so the digest does
+    pulled = modelpack.pull(f"oci:{layout}@{pushed.digest}", tmp_path / "out")
+    assert pulled.verified == "chunks"
+    assert digests_of(tmp_path / "out") == digests_of(model)
+
+
+@pytest.mark.real("skopeo", "oras")
+@pytest.mark.parametrize("program", ["skopeo", "oras"])
+def test_a_layout_of_theirs_is_pulled(pushed, model, tmp_path, program):
+    layout = tmp_path / "layout"
+    if program == "skopeo":
+        programs.run(
+            "skopeo", "copy", "--preserve-digests", "--src-tls-verify=false",
+            f"docker://{pushed.reference}", f"oci:{layout}:v1",
+        )  # fmt: skip
+    else:
+        programs.run(
+            "oras", "copy", "--from-plain-http", "--to-oci-layout", pushed.reference, f"{layout}:v1"
+        )
+    pulled = modelpack.pull(f"oci:{layout}:v1", tmp_path / "out")
+    assert (pulled.digest, pulled.verified) == (pushed.digest, "chunks")
+    assert digests_of(tmp_path / "out") == digests_of(model)
+
+
+@pytest.mark.real("skopeo", "oras")
+@pytest.mark.parametrize("program", ["skopeo", "oras"])
+def test_a_layout_of_ours_is_copied_by_them(model, docker_registry, tmp_path, program):
+    layout = tmp_path / "store"
+    made = modelpack.push(model, f"oci:{layout}:v1")
+    there = f"{docker_registry.host}/copiers/from-layout-{program}:v1"
+    if program == "skopeo":
+        programs.run(
+            "skopeo", "copy", "--preserve-digests", "--dest-tls-verify=false",
+            f"oci:{layout}:v1", f"docker://{there}",
+        )  # fmt: skip
+    else:
+        programs.run("oras", "copy", "--from-oci-layout", "--to-plain-http", f"{layout}:v1", there)
+    pulled = modelpack.pull(there, tmp_path / "out")
+    assert (pulled.digest, pulled.verified) == (made.digest, "chunks")
+    assert digests_of(tmp_path / "out") == digests_of(model)
