@@ -160,8 +160,9 @@ def judge(reader: Reader) -> Judgement:
             raise _BrokenError(f"more than {MAX_PICKLES} pickles in a row")
         if reader.size == 0:
             raise _BrokenError("the file is empty")
-    except (ValueError, OverflowError) as error:
-        # pickletools raises ValueError for whatever it cannot read, _BrokenError included.
+    except (ValueError, OverflowError, Warning) as error:
+        # pickletools raises ValueError for whatever it cannot read, as _BrokenError is. Where
+        # warnings are errors, it raises those that Python has for odd escapes too.
         broken = ascii(str(error)[:150]).strip("'\"") or "cannot be read"
     return Judgement(
         unsafe=tuple(reasons), broken=broken, opcodes=machine.opcodes, calls=machine.calls
