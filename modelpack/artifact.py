@@ -4,6 +4,7 @@ Owns the mapping between a packed model and its OCI documents (docs/format.md); 
 but ``load_artifact``, which fetches the metadata layer. Leaves out packing and transferring.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ _CODE = (".py", ".ipynb", ".sh", ".cpp", ".cu", ".c", ".h", ".js", ".ts")
 _DATASET = (".parquet", ".csv", ".tsv", ".jsonl", ".arrow")
 _DOC_NAMES = ("license", "readme", "notice", "use_policy")
 _CONFIG_TEXTS = ("merges.txt", "vocab.txt", "requirements.txt")
+_LANGUAGE = re.compile("[a-z]{2}")
+_UNNAMED = "model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,13 +109,15 @@ def build_companion(index: ChunkIndex, facts: ModelFacts) -> tuple[Manifest, byt
     """Return the CNCF ModelPack manifest over the same blobs, and its config.
 
     The metadata layer is left out: a ModelPack tool would put it beside the model's files, and
-    other tools have no use for it.
+    other tools have no use for it. A layer of one file carries that file's path; one of several
+    carries ``.``, the directory that the paths in its tar start from: modctl looks only at those,
+    and KitOps unpacks into the parent of what the annotation says.
     """
     layers = []
     for number, layer in enumerate(index.layers):
         files = index.files_of_layer(number)
         kind = _layer_kind(files)
-        path = files[0].path if len(files) == 1 else _common_directory(files)
+        path = files[0].path if len(files) == 1 else "."
         layers.append(
             Descriptor(
                 media_type=f"{MODEL_LAYER_PREFIX}{kind}.v1.tar",
@@ -192,19 +197,11 @@ def _layer_kind(files: Sequence[IndexedFile]) -> str:
     return "weight" if "weight" in kinds else "weight.config"
 
 
-def _common_directory(files: Sequence[IndexedFile]) -> str:
-    parts = files[0].path.split("/")[:-1]
-    for file in files:
-        other = file.path.split("/")[:-1]
-        while parts != other[: len(parts)]:
-            parts.pop()
-    return "/".join(parts) or "."
-
-
 def _companion_config(facts: ModelFacts, diff_ids: list[str]) -> dict[str, Any]:
     """Return the ModelPack config (model-spec, config-schema.json): only what is known."""
     descriptor = {
-        "name": facts.name,
+        # model-spec's own validator wants a name, though its text does not
+        "name": facts.name or facts.model_type or _UNNAMED,
         "family": facts.model_type,
         "licenses": list(facts.licenses),
         "datasetsURL": [item for item in facts.datasets if item.startswith("https://")],
@@ -225,13 +222,13 @@ def _companion_config(facts: ModelFacts, diff_ids: list[str]) -> dict[str, Any]:
 
 
 def _capabilities(facts: ModelFacts) -> dict[str, Any]:
-    languages = [item for item in facts.languages if len(item) == 2 and item.isalpha()]
+    languages = [item for item in facts.languages if _LANGUAGE.fullmatch(item)]
     return {"languages": languages} if languages else {}
 
 
-def _parameter_size(parameters: int) -> str:
-    """Write a parameter count as model cards do: 22.7m, 8b, 1.2t."""
+def _parameter_size(parameters: int) -> str | None:
+    """Write a parameter count as model-spec wants it: 22.7m, 8b, 1.2t; None below a thousand."""
     for unit, size in (("t", 10**12), ("b", 10**9), ("m", 10**6), ("k", 10**3)):
         if parameters >= size:
             return f"{parameters / size:.1f}".removesuffix(".0") + unit
-    return str(parameters)
+    return None
