@@ -46,6 +46,8 @@ _VERSION = re.compile(r"v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?")
 # An attribute that every driver of PCI devices may set, with this meaning.
 PCI_ATTRIBUTE = "resource.kubernetes.io/pciBusID"
 CDI_ATTRIBUTE = "cdiDevice"
+# Free attributes of an inventory that NVIDIA's driver publishes as versions.
+_VERSIONS = frozenset({"cudaComputeCapability", "cudaDriverVersion"})
 _SHARED = {Vendor.NVIDIA: NVIDIA_SHARED, Vendor.ASCEND: ASCEND_SHARED}
 
 
@@ -175,6 +177,8 @@ def _text(name: str, value: str) -> dict[str, Json]:
 
 
 def _free(name: str, value: Scalar) -> dict[str, Json]:
+    if name in _VERSIONS and (version := semantic_version(str(value))):
+        return {name: {"version": version}}
     if isinstance(value, bool):
         return {name: {"bool": value}}
     return {name: {"int": value}} if isinstance(value, int) else _text(name, value)
