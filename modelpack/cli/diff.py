@@ -218,7 +218,9 @@ def _print_pull(found: "Difference") -> None:
     share = pull.reused_bytes / pull.bytes if pull.bytes else 1.0
     show.print_line()
     show.print_line(show.styled("Pull of B where A is", "bold"))
-    show.print_line("  ", bar(pull.reused_bytes, pull.chunk_bytes, min(60, show.width() - 4)))
+    show.print_line(
+        "  ", bar(pull.reused_bytes, pull.chunk_bytes, min(60, show.picture_width() - 4))
+    )
     full, light = _glyphs()
     show.print_line(
         "  ",

@@ -81,9 +81,11 @@ def _print_summary(found: "Inspection") -> None:
     if found.directory and found.reference:
         rows.append(("pulled from", found.reference))
     if found.artifact_type:
-        rows.append(("artifact type", found.artifact_type))
+        rows.append(("artifact type", show.clipped(found.artifact_type)))
     if found.state == "foreign" and found.config:
-        rows.append(("config", f"{found.config.media_type}, {human_bytes(found.config.size)}"))
+        rows.append(
+            ("config", f"{show.clipped(found.config.media_type)}, {human_bytes(found.config.size)}")
+        )
     rows += _model_rows(found)
     rows.append(("contents", _contents(found)))
     if found.companion:
@@ -144,9 +146,8 @@ def _print_files(found: "Inspection") -> None:
     ]
     if wide:
         columns += [("LAYER", _RIGHT), ("BLAKE3", _FIXED)]
-    limit = show.row_limit(len(found.files))
     rows = []
-    for file in found.files[:limit]:
+    for file in found.files:
         row = [
             file.path if file.present else f"{file.path} (not here)",
             human_bytes(file.size),
@@ -155,18 +156,14 @@ def _print_files(found: "Inspection") -> None:
             f"{file.chunks:,}",
         ]
         rows.append([*row, str(file.layer), file.blake3[:12]] if wide else row)
-    show.print_line()
-    show.print_table(columns, rows)
-    show.print_rest(len(found.files), limit, "files")
+    show.print_list(columns, rows, "files")
 
 
 def _print_headers(found: "Inspection") -> None:
     files = _tensor_files(found)
     if not files:
         return
-    limit = show.row_limit(len(files))
-    show.print_line()
-    show.print_table(
+    show.print_list(
         [
             ("TENSOR FILE", {}),
             ("FORMAT", _FIXED),
@@ -182,11 +179,11 @@ def _print_headers(found: "Inspection") -> None:
                 show.human_count(header.parameters),
                 _dtypes(header.parameters_by_dtype),
             ]
-            for file in files[:limit]
+            for file in files
             if (header := file.tensors)
         ],
+        "tensor files",
     )
-    show.print_rest(len(files), limit, "tensor files")
 
 
 def _print_tensors(found: "Inspection") -> None:
@@ -195,7 +192,7 @@ def _print_tensors(found: "Inspection") -> None:
         show.print_line()
         show.print_table(
             [
-                (f"TENSOR IN {show.visible(file.path)}", {}),
+                (f"TENSOR IN {file.path}", {}),
                 ("DTYPE", _FIXED),
                 ("SHAPE", {}),
                 ("SIZE", _RIGHT),
@@ -231,7 +228,7 @@ def _print_layers(found: "Inspection") -> None:
         elif found.state == "intact" and number == last:
             holds = "chunk index and facts"
         else:
-            holds = title or ("" if wide else layer.descriptor.media_type)
+            holds = show.clipped(title or ("" if wide else layer.descriptor.media_type))
         digest = layer.descriptor.digest
         row = [
             str(number),
@@ -239,9 +236,8 @@ def _print_layers(found: "Inspection") -> None:
             human_bytes(layer.descriptor.size),
             holds,
         ]
-        rows.append([*row, layer.descriptor.media_type] if wide else row)
-    show.print_line()
-    show.print_table(columns, rows)
+        rows.append([*row, show.clipped(layer.descriptor.media_type)] if wide else row)
+    show.print_list(columns, rows, "layers")
 
 
 def _print_manifests(found: "Inspection") -> None:
@@ -253,34 +249,38 @@ def _print_manifests(found: "Inspection") -> None:
         named = platform if isinstance(platform, Mapping) else {}
         parts = [str(named[key]) for key in ("os", "architecture", "variant") if key in named]
         rows.append([str(item.digest), "/".join(parts), human_bytes(item.size)])
-    show.print_line()
-    show.print_table([("MANIFEST", {}), ("PLATFORM", _FIXED), ("SIZE", _RIGHT)], rows)
+    show.print_list([("MANIFEST", {}), ("PLATFORM", {}), ("SIZE", _RIGHT)], rows, "manifests")
 
 
 def _print_annotations(found: "Inspection") -> None:
     if not found.annotations:
         return
-    show.print_line()
-    show.print_table(
+    show.print_list(
         [("ANNOTATION", {}), ("VALUE", {})],
-        [[key, value] for key, value in sorted(found.annotations.items())],
+        [
+            [show.clipped(key), show.clipped(value)]
+            for key, value in sorted(found.annotations.items())
+        ],
+        "annotations",
     )
 
 
 def _print_referrers(found: "Inspection") -> None:
     if not found.referrers:
         return
-    show.print_line()
-    show.print_table(
+    show.print_list(
         [("REFERRER", {}), ("DIGEST", _FIXED), ("ANNOTATIONS", {})],
         [
             [
-                item.artifact_type or item.media_type,
+                show.clipped(item.artifact_type or item.media_type),
                 f"{item.digest.algorithm}:{item.digest.short}",
-                ", ".join(f"{key}={value}" for key, value in sorted(item.annotations.items())),
+                show.clipped(
+                    ", ".join(f"{key}={value}" for key, value in sorted(item.annotations.items()))
+                ),
             ]
             for item in found.referrers
         ],
+        "referrers",
     )
 
 

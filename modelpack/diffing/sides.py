@@ -111,6 +111,8 @@ def _pulled_side(directory: Path, tree: Tree) -> Side:
         f"{directory}: {path!a} was changed since it was pulled; compared is what was pulled"
         for path in touched
     ]
+    if pulled.receipt is not None and not pulled.receipt.complete:
+        warnings.append(f"{directory}: a pull into it is not finished; run it again")
     covered = manifest is not None and is_packed(manifest) and is_intact(manifest)
     version = Version(
         name=str(directory),

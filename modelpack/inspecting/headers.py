@@ -19,6 +19,10 @@ from modelpack.tensors import TensorFile, probe
 # Headers of shards wait for the network, not for a core.
 _THREADS = 4
 _SUFFIXES = (".safetensors", ".gguf")
+# Of all files together. The shards of the largest models have some 30 MiB; a hostile artifact could
+# have a hundred megabytes in each of thousands of files, and a parsed header takes several times
+# its length.
+MAX_HEADERS_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +31,7 @@ class Headers:
 
     files: Mapping[str, TensorFile]
     warnings: tuple[str, ...]
-    """One line for each file that is not what its name says."""
+    """One line for each file whose header is left out, and why."""
     fetched_bytes: int
 
 
@@ -36,7 +40,8 @@ def read_headers(
 ) -> Headers:
     """Read and parse the headers of those of ``files`` that hold tensors.
 
-    Only the chunks of the headers are read, each verified before it is parsed.
+    Only the chunks of the headers are read, each verified before it is parsed; when they come to
+    more than ``MAX_HEADERS_BYTES``, the rest is left out.
 
     Raises:
         IntegrityError: a chunk has other bytes than the index says.
@@ -49,6 +54,11 @@ def read_headers(
     }
 
     def read(file: IndexedFile) -> None:
+        if sum(reader.fetched_bytes for reader in readers.values()) > MAX_HEADERS_BYTES:
+            faults[file.path] = (
+                f"{file.path!a} is left out: the headers before it are too large together"
+            )
+            return
         try:
             parsed[file.path] = read_header(index, file, readers[file.path])
         except FormatError as error:

@@ -217,6 +217,25 @@ def test_a_pipe_gets_whole_rows(cli, tmp_path):
     assert f"and {60 - show.MAX_ROWS} more files" in shown
 
 
+def test_a_terminal_is_not_flooded(models, tmp_path):
+    reference = f"oci:{tmp_path / 'store'}:v1"
+    modelpack.push(models[0], reference, annotations={"org.example.long": "y" * 5000})
+    shown = on_terminal(["inspect", reference], columns=80)
+    assert "(and 4,700 more characters)" in re.sub(r"\s+", " ", shown)
+    assert shown.count("y") < 400
+
+
+def test_thousands_of_tensors_are_listed_at_once(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    tensors = [(f"layers.{number}.weight", "F32", [1], bytes(4)) for number in range(3000)]
+    (model / "model.safetensors").write_bytes(safetensors_file(tensors))
+    reference = f"oci:{tmp_path / 'store'}:v1"
+    modelpack.push(model, reference)
+    shown = on_terminal(["inspect", reference, "--tensors"], columns=80)
+    assert len(re.findall(r"^layers\.\d+\.weight +F32 +\[1\] +4 B\r$", shown, re.MULTILINE)) == 3000
+
+
 # --- diff ----------------------------------------------------------------------------------------
 
 

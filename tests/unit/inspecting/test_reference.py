@@ -1,44 +1,26 @@
 import dataclasses
 import gzip
 import json
-import os
-from array import array
-from itertools import accumulate
-from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import modelpack
-from modelpack.chunkindex import ChunkIndex, FileChunks, IndexedFile, build_index
-from modelpack.chunking import CHUNK_BYTES
 from modelpack.connect import open_repository
 from modelpack.descriptor import (
-    DOCKER_MANIFEST,
     FORMAT_VERSION,
     OCI_LAYER_TAR_GZIP,
     OCI_MANIFEST,
     Descriptor,
 )
-from modelpack.digest import ChunkHash, Digest, chunk_hash
-from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageError
-from modelpack.inspecting import (
-    IndexedFileReader,
-    carried,
-    indexedfile,
-    inspect_directory,
-    inspect_reference,
-)
-from modelpack.inspecting.headers import may_hold_tensors
-from modelpack.layering import SourceFile, plan_layers
+from modelpack.digest import chunk_hash
+from modelpack.errors import FormatError, IntegrityError, NotFoundError
+from modelpack.inspecting import carried, headers, inspect_reference
 from modelpack.manifest import Index, Manifest
 from modelpack.reference import LayoutReference
 from modelpack.stores.layout import LayoutRepository
 from tests.support.faultregistry import FaultRegistry, Features
 from tests.support.images import write_image
-from tests.support.tensorfiles import STRING, gguf_file, gguf_pair, safetensors_file
+from tests.support.smallmodels import weights, write_small_model
 
 KIB = 1024
 
@@ -48,40 +30,9 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def weights(seed=0, **extra):
-    """A safetensors file of two tensors with chunks of their own and two that share one."""
-    random = np.random.default_rng(seed)
-    return safetensors_file(
-        [
-            ("layers.0.big", "F32", [300, 256], random.bytes(300 * 256 * 4)),
-            ("layers.0.bias", "F16", [64], random.bytes(128)),
-            ("layers.0.norm", "BF16", [64], random.bytes(128)),
-            ("layers.1.big", "I8", [512, 1024], random.bytes(512 * 1024)),
-        ],
-        extra or None,
-    )
-
-
-def gguf(seed=9):
-    data = np.random.default_rng(seed).bytes(300 * 256 * 4)
-    return gguf_file(
-        [("blk.0.ffn.weight", [256, 300], 0, data), ("blk.0.norm.weight", [64], 0, data[:256])],
-        [gguf_pair("general.architecture", STRING, "llama")],
-    )
-
-
 @pytest.fixture
 def model(tmp_path):
-    root = tmp_path / "model"
-    (root / "sub").mkdir(parents=True)
-    (root / "model.safetensors").write_bytes(weights())
-    (root / "sub/q4.gguf").write_bytes(gguf())
-    (root / "config.json").write_text('{"architectures": ["TestModel"], "hidden_size": 256}')
-    (root / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
-    (root / "run.sh").write_text("echo\n")
-    (root / "run.sh").chmod(0o755)
-    (root / "empty.txt").touch()
-    return root
+    return write_small_model(tmp_path / "model")
 
 
 @pytest.fixture
@@ -94,117 +45,6 @@ def store(tmp_path, model):
 def inspect(reference):
     with open_repository(reference) as repository:
         return inspect_reference(repository)
-
-
-# --- random access -------------------------------------------------------------------------------
-
-
-def indexed(data: bytes, lengths: list[int]) -> tuple[ChunkIndex, IndexedFile]:
-    """An index with a file of another size before the one that holds ``data``."""
-    plan = plan_layers(
-        [
-            SourceFile(path="a", size=5, mode=0o644),
-            SourceFile(path="b", size=len(data), mode=0o644),
-        ]
-    )
-    ends = list(accumulate(lengths))
-    chunks = [data[end - length : end] for length, end in zip(lengths, ends, strict=True)]
-    index = build_index(
-        plan,
-        [Digest.of(b"layer")],
-        [
-            FileChunks(
-                blake3=chunk_hash(b"hello"), lengths=array("I", [5]), hashes=chunk_hash(b"hello")
-            ),
-            FileChunks(
-                blake3=ChunkHash(bytes(32)),
-                lengths=array("I", lengths),
-                hashes=b"".join(chunk_hash(chunk) for chunk in chunks),
-            ),
-        ],
-    )
-    return index, index.by_path()["b"]
-
-
-def reader_of(index, file, data, log=None):
-    def read_chunk(asked, chunk):
-        assert asked is file
-        if log is not None:
-            log.append(chunk)
-        start = index.offsets[chunk]
-        return data[start : start + index.lengths[chunk]]
-
-    return IndexedFileReader(index, file, read_chunk, where="here")
-
-
-@given(
-    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
-    reads=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=8),
-)
-@settings(max_examples=150, deadline=None)
-def test_reads_what_a_slice_gives(lengths, reads):
-    data = bytes(range(sum(lengths)))
-    index, file = indexed(data, lengths)
-    reader = reader_of(index, file, data)
-    assert reader.size == len(data)
-    for offset, length in reads:
-        assert reader.read(offset, length) == data[offset : offset + length]
-
-
-def test_keeps_the_last_chunks_and_no_more():
-    lengths = [10] * 8
-    data = bytes(range(80))
-    index, file = indexed(data, lengths)
-    log = []
-    reader = reader_of(index, file, data, log)
-    for offset in (0, 5, 12, 0, 22, 32):
-        reader.read(offset, 1)
-    first = file.first_chunk
-    assert log == [first, first + 1, first + 2, first + 3]
-    reader.read(42, 1)  # a fifth chunk: the one unused for longest goes
-    reader.read(2, 1)
-    assert log[4:] == [first + 4]
-    reader.read(12, 1)
-    assert log[5:] == [first + 1]
-    assert reader.fetched_bytes == 60
-    assert indexedfile.KEPT_CHUNKS == 4
-
-
-@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"X" + d[1:]])
-def test_refuses_a_chunk_with_other_bytes(damage):
-    data = bytes(range(30))
-    index, file = indexed(data, [10, 10, 10])
-    reader = IndexedFileReader(
-        index, file, lambda _, chunk: damage(data[10:20]), where="host/model:v1"
-    )
-    with pytest.raises(IntegrityError, match=r"host/model:v1: 'b' has other bytes at offset 10"):
-        reader.read(15, 1)
-
-
-@pytest.mark.parametrize(
-    ("path", "lengths", "expected"),
-    [
-        ("model.safetensors", [7], True),
-        ("MODEL.GGUF", [7], True),
-        ("model.safetensors", [], False),
-        ("tokenizer.json", [7], False),
-        ("blob", [CHUNK_BYTES, CHUNK_BYTES, 3], False),
-        ("blob", [100, CHUNK_BYTES, 3], True),
-    ],
-)
-def test_only_names_and_chunks_of_tensor_files_are_looked_into(path, lengths, expected):
-    index = ChunkIndex(layers=(), files=(), lengths=array("I", lengths), hashes=b"")
-    file = IndexedFile(
-        path=path,
-        size=sum(lengths),
-        mode=0o644,
-        blake3=ChunkHash(bytes(32)),
-        layer=0,
-        offset=512,
-        first_chunk=0,
-        chunk_count=len(lengths),
-    )
-    assert may_hold_tensors(index, file) is expected
 
 
 # --- modelpack's own artifacts -------------------------------------------------------------------
@@ -287,6 +127,16 @@ def test_describes_layers_and_chunks(store, tmp_path):
     for layer in found.layers:
         stored = layout.blob_path(layer.descriptor.digest).stat().st_size
         assert layer.to_json()["size"] == stored
+
+
+def test_headers_that_are_too_large_together_are_left_out(store, monkeypatch):
+    monkeypatch.setattr(headers, "MAX_HEADERS_BYTES", 0)
+    monkeypatch.setattr(headers, "_THREADS", 1)
+    found = inspect(store)
+    assert [file.path for file in found.files if file.tensors] == ["model.safetensors"]
+    assert found.warnings == (
+        "'sub/q4.gguf' is left out: the headers before it are too large together",
+    )
 
 
 def test_a_digest_names_it_too_but_has_no_companion(store, tmp_path):
@@ -494,122 +344,3 @@ def test_an_index_lists_its_manifests(store, tmp_path):
     assert value["annotations"] == {"a": "b"}
     assert value["manifests"][0]["platform"] == {"os": "linux", "architecture": "arm64"}
     assert value["layers"] == value["files"] == []
-
-
-# --- directories ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pulled(store, tmp_path):
-    modelpack.pull(store, tmp_path / "pulled")
-    return tmp_path / "pulled"
-
-
-def test_a_pulled_directory_says_the_same_as_the_reference(store, pulled):
-    there, here = inspect(store).to_json(), inspect_directory(pulled).to_json()
-    assert here["directory"] == str(pulled)
-    different = {key for key in there if there[key] != here[key]}
-    assert different == {"directory", "companion", "fetched_bytes"}
-
-
-def test_a_mounted_volume_has_no_manifest_to_show(pulled):
-    for name in ("manifest.json", "receipt.json"):
-        (pulled / ".modelpack" / name).unlink()
-    found = inspect_directory(pulled)
-    assert (found.state, found.digest, found.reference) == ("mounted", None, None)
-    assert found.chunks.count == sum(file.chunks for file in found.files)
-    assert found.weights().parameters
-    assert found.warnings == ()
-
-
-def test_a_tampered_header_in_a_mounted_volume_is_refused(pulled):
-    for name in ("manifest.json", "receipt.json"):
-        (pulled / ".modelpack" / name).unlink()
-    data = bytearray((pulled / "model.safetensors").read_bytes())
-    data[20] ^= 1
-    (pulled / "model.safetensors").write_bytes(data)
-    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
-        inspect_directory(pulled)
-
-
-def test_files_that_are_gone_or_changed_are_named(pulled):
-    (pulled / "config.json").unlink()
-    (pulled / "model.safetensors").write_bytes(b"something else")
-    (pulled / "run.sh").unlink()
-    (pulled / "run.sh").symlink_to("/etc/passwd")
-    found = inspect_directory(pulled)
-    assert {file.path for file in found.files if not file.present} == {"config.json", "run.sh"}
-    assert set(found.warnings) == {
-        "'config.json' is missing; pull again",
-        "'run.sh' is missing; pull again",
-        "'model.safetensors' was changed since it was pulled",
-    }
-    assert {file.path for file in found.files if file.tensors} == {"sub/q4.gguf"}
-
-
-def test_files_that_were_not_asked_for_are_not_missing(store, tmp_path):
-    modelpack.pull(store, tmp_path / "some", include=["*.json", "*.gguf"])
-    found = inspect_directory(tmp_path / "some")
-    assert {file.path for file in found.files if file.present} == {"config.json", "sub/q4.gguf"}
-    assert found.warnings == ()
-
-
-def test_an_index_that_the_manifest_does_not_cover_is_refused(pulled):
-    facts = pulled / ".modelpack/model.json"
-    facts.write_bytes(facts.read_bytes().replace(b"TestModel", b"FineModel"))
-    with pytest.raises(IntegrityError, match="are not those of manifest"):
-        inspect_directory(pulled)
-
-
-def test_records_are_not_read_through_links(pulled):
-    index = pulled / ".modelpack/chunks.bin"
-    index.rename(pulled / "elsewhere")
-    index.symlink_to(pulled / "elsewhere")
-    with pytest.raises(IntegrityError, match="symlink"):
-        inspect_directory(pulled)
-
-
-@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
-def test_a_directory_pulled_from_another_tools_image_shows_its_layers(tmp_path, media_type):
-    layout = LayoutRepository(
-        LayoutReference(str(write_image(tmp_path / "image", [{"weights.bin": b"x" * 100}])))
-    )
-    value = json.loads(layout.fetch_manifest("latest").raw)
-    state = tmp_path / "pulled/.modelpack"
-    state.mkdir(parents=True)
-    (state / "manifest.json").write_text(json.dumps({**value, "mediaType": media_type}))
-    found = inspect_directory(tmp_path / "pulled")
-    assert found.state == "foreign"
-    assert found.media_type == media_type
-    assert len(found.layers) == 1
-    assert "without a chunk index" in found.warnings[0]
-
-
-def test_an_unfinished_pull_is_mentioned(pulled):
-    receipt = pulled / ".modelpack/receipt.json"
-    value = json.loads(receipt.read_text())
-    receipt.write_text(json.dumps({**value, "complete": False}))
-    assert "not finished" in inspect_directory(pulled).warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda path: None, NotFoundError, "does not exist"),
-        (lambda path: path.mkdir(), NotFoundError, "was not pulled by modelpack"),
-        (lambda path: path.write_text("x"), UsageError, "is not a directory"),
-        (lambda path: write_image(path, [{"a": b"b"}]), UsageError, "is an OCI layout; write oci:"),
-    ],
-    ids=["nothing", "plain", "file", "layout"],
-)
-def test_says_why_a_directory_cannot_be_inspected(tmp_path: Path, make, error, message):
-    make(tmp_path / "it")
-    with pytest.raises(error, match=message):
-        inspect_directory(tmp_path / "it")
-
-
-def test_leaves_no_descriptors_open(pulled):
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        inspect_directory(pulled)
-    assert len(os.listdir("/proc/self/fd")) == before
