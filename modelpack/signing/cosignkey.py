@@ -76,8 +76,8 @@ def decrypt(pem: bytes, password: bytes) -> bytes:
     nonce = _nonce(value["cipher"])
     secret = base64_bytes(value["ciphertext"], "ciphertext", max_bytes=_MAX_SECRET_BYTES)
 
-    from nacl.exceptions import CryptoError  # noqa: PLC0415  # only where a key is opened
-    from nacl.secret import SecretBox  # noqa: PLC0415
+    from nacl.exceptions import CryptoError  # only where a key is opened
+    from nacl.secret import SecretBox
 
     try:
         return bytes(SecretBox(_derive(password, salt, cost)).decrypt(secret, nonce))
@@ -87,7 +87,7 @@ def decrypt(pem: bytes, password: bytes) -> bytes:
 
 def encrypt(der: bytes, password: bytes, random: Callable[[int], bytes] = os.urandom) -> bytes:
     """Return ``der`` as a PEM file that cosign opens with the same password."""
-    from nacl.secret import SecretBox  # noqa: PLC0415  # only where a key is written
+    from nacl.secret import SecretBox  # only where a key is written
 
     salt, nonce = random(_SALT_BYTES), random(_NONCE_BYTES)
     box = SecretBox(_derive(password, salt, _WRITE_N)).encrypt(der, nonce)

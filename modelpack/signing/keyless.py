@@ -69,9 +69,9 @@ class SigstoreSigner:
             PolicyError: what a service returned does not verify under the trust configuration.
         """
         with _mapped("signing without a key"):
-            from sigstore.dsse import Statement  # noqa: PLC0415
-            from sigstore.oidc import IdentityToken  # noqa: PLC0415
-            from sigstore.sign import SigningContext  # noqa: PLC0415
+            from sigstore.dsse import Statement
+            from sigstore.oidc import IdentityToken
+            from sigstore.sign import SigningContext
 
             identity = IdentityToken(self._token)
             with _usable_config():
@@ -100,9 +100,9 @@ class SigstoreVerifier:
             NetworkError: the public trust root cannot be fetched.
         """
         with _mapped("the signature"):
-            from sigstore.models import Bundle  # noqa: PLC0415
-            from sigstore.verify import Verifier  # noqa: PLC0415
-            from sigstore.verify.policy import Identity  # noqa: PLC0415
+            from sigstore.models import Bundle
+            from sigstore.verify import Verifier
+            from sigstore.verify.policy import Identity
 
             if self._verifier is None:
                 with _usable_config():
@@ -119,8 +119,8 @@ class SigstoreVerifier:
 
 
 def _claimed(certificate: x509.Certificate, signers: Sequence[IdentitySigner]) -> IdentitySigner:
-    from sigstore.errors import VerificationError  # noqa: PLC0415
-    from sigstore.verify.policy import Identity  # noqa: PLC0415
+    from sigstore.errors import VerificationError
+    from sigstore.verify.policy import Identity
 
     for signer in signers:
         try:
@@ -183,13 +183,13 @@ def detect_ci_token() -> str | None:
         AuthError: it runs in one of them, which does not give a token.
     """
     with _mapped("asking the CI system for an identity token"):
-        from sigstore.oidc import detect_credential  # noqa: PLC0415
+        from sigstore.oidc import detect_credential
 
         return detect_credential(AUDIENCE)
 
 
 def _client_config(raw: bytes | None) -> "ClientTrustConfig":
-    from sigstore.models import ClientTrustConfig  # noqa: PLC0415
+    from sigstore.models import ClientTrustConfig
 
     if raw is None:
         return ClientTrustConfig.production()
@@ -199,8 +199,8 @@ def _client_config(raw: bytes | None) -> "ClientTrustConfig":
 def _trusted_root(raw: bytes | None) -> "TrustedRoot":
     if raw is None or _TRUSTED_ROOT_PREFIX not in _media_type(raw):
         return _client_config(raw).trusted_root
-    from sigstore.models import TrustedRoot  # noqa: PLC0415
-    from sigstore_models.trustroot.v1 import TrustedRoot as Inner  # noqa: PLC0415
+    from sigstore.models import TrustedRoot
+    from sigstore_models.trustroot.v1 import TrustedRoot as Inner
 
     return TrustedRoot(Inner.from_json(_config_text(raw)))
 
@@ -225,7 +225,7 @@ def _media_type(raw: bytes) -> str:
 @contextmanager
 def _usable_config() -> Iterator[None]:
     """Blame the trust configuration, not the signature, for what fails while reading it."""
-    from sigstore import errors  # noqa: PLC0415
+    from sigstore import errors
 
     try:
         yield
@@ -241,10 +241,10 @@ def _mapped(what: str) -> Iterator[None]:
 
     Whatever is not known refuses: an exception while verifying must never read as "verified".
     """
-    import requests  # noqa: PLC0415
-    from sigstore import errors  # noqa: PLC0415
-    from sigstore.models import InvalidBundle  # noqa: PLC0415
-    from sigstore.oidc import IdentityError  # noqa: PLC0415
+    import requests
+    from sigstore import errors
+    from sigstore.models import InvalidBundle
+    from sigstore.oidc import IdentityError
 
     try:
         yield

@@ -321,8 +321,8 @@ def _ed25519_verifies(key: ed25519.Ed25519PublicKey, signature: bytes, message: 
 
 def _ed25519ph_verifies(key: ed25519.Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
     """Verify the pre-hashed variant (RFC 8032, section 5.1), which ``cryptography`` lacks."""
-    from nacl import bindings  # noqa: PLC0415  # only for what a plain verification refused
-    from nacl.exceptions import CryptoError  # noqa: PLC0415
+    from nacl import bindings  # only for what a plain verification refused
+    from nacl.exceptions import CryptoError
 
     state = bindings.crypto_sign_ed25519ph_state()
     bindings.crypto_sign_ed25519ph_update(state, message)

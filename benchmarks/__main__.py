@@ -1,0 +1,192 @@
+"""Run the scenarios: servers up, contestants in turn, results written."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks import measure, report
+from benchmarks.contestants import MODELPACK, Contestant, Published, pullers, pushers
+from benchmarks.report import OURS, Outcome
+from benchmarks.scenarios import SCENARIOS, Scenario
+from tests.support.certificates import PrivateCA
+from tests.support.nginx import Nginx, limit_rate, proxy
+from tests.support.registries import DockerRegistry
+
+_QUICK_CONTESTANTS = ("modelpack", "bare floor", "oras", "skopeo")
+_QUICK_REPEATS = 3
+
+
+class Bench:
+    """The work directory, the registry, and what has been pushed to it."""
+
+    def __init__(self, work: Path, registry: DockerRegistry, *, fill: bool) -> None:
+        """Use a running registry."""
+        self.work = work
+        self.registry = registry
+        self._fill = fill
+        self._filler = work / "filler"
+
+    def run(self, scenario: Scenario, *, quick: bool) -> Outcome:
+        """Time every contestant of a scenario in turn."""
+        model = scenario.model(self.work / "models")
+        size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+        outcome = Outcome(scenario=scenario, model_bytes=size)
+        with self._serve(scenario) as host:
+            ca_file = self._ca.file if scenario.server == "tls" else None
+            published = self._publish(scenario, model, host, ca_file)
+            table = pushers(model) if scenario.kind == "push" else pullers()
+            wanted = [
+                table[name]
+                for name in scenario.contestants
+                if not quick or name in _QUICK_CONTESTANTS
+            ]
+            outcome.missing = [item.name for item in wanted if not item.is_here]
+            here = [item for item in wanted if item.is_here]
+            repeats = _QUICK_REPEATS if quick else scenario.repeats
+            for turn in range(repeats + 1):
+                for contestant in here:
+                    self._turn(scenario, contestant, published, outcome, counted=turn > 0)
+        return outcome
+
+    def _turn(
+        self,
+        scenario: Scenario,
+        contestant: Contestant,
+        published: Published,
+        outcome: Outcome,
+        *,
+        counted: bool,
+    ) -> None:
+        """Run one contestant once; the first turn warms up and is not counted."""
+        if contestant.name in outcome.failed:
+            return
+        destination = self.work / "destination"
+        self._prepare(scenario, published, destination)
+        target = published
+        if scenario.kind == "push" and contestant.name != "modelpack, unchanged":
+            target = self._fresh_repository(published)
+        if self._fill:
+            measure.fill_page_cache(self._filler)
+        try:
+            sample, output = measure.timed_run(
+                contestant.argv(target, destination), env=contestant.environment()
+            )
+        except measure.RunFailedError as error:
+            outcome.failed[contestant.name] = str(error).replace("\n", " ")
+            return
+        if contestant.own_clock:
+            sample = measure.Sample(
+                seconds=float(output.split()[-1]),
+                cpu_seconds=sample.cpu_seconds,
+                peak_rss=sample.peak_rss,
+                wire_bytes=sample.wire_bytes,
+            )
+        if counted:
+            outcome.samples.setdefault(contestant.name, []).append(sample)
+
+    def _prepare(self, scenario: Scenario, published: Published, destination: Path) -> None:
+        if scenario.kind == "present" and destination.exists():
+            return
+        shutil.rmtree(destination, ignore_errors=True)
+        destination.mkdir()
+        if scenario.kind == "upgrade":
+            self._modelpack("pull", self._reference("four-files"), str(destination), "-q")
+        elif scenario.kind == "present":
+            self._modelpack("pull", published.reference, str(destination), "-q")
+
+    def _publish(
+        self, scenario: Scenario, model: Path, host: str, ca_file: Path | None
+    ) -> Published:
+        if scenario.kind == "upgrade":
+            four = next(item for item in SCENARIOS if item.name == "four-files")
+            self._push(four.model(self.work / "models"), self._reference("four-files"))
+        reference = self._reference(scenario.name)
+        self._push(model, reference)
+        pushed = json.loads(self._modelpack("inspect", reference, "--json"))
+        blobs = tuple((layer["digest"], layer["size"]) for layer in pushed["layers"][:-1])
+        return Published(
+            host=host,
+            repository=f"bench/{scenario.name}",
+            tag="v1",
+            blobs=blobs,
+            ca_file=ca_file,
+        )
+
+    def _fresh_repository(self, published: Published) -> Published:
+        """Empty the registry: blobs are shared by all its repositories."""
+        self.registry.stop()
+        shutil.rmtree(self.registry.storage, ignore_errors=True)
+        self.registry.start()
+        return published
+
+    def _reference(self, name: str) -> str:
+        return f"{self.registry.host}/bench/{name}:v1"
+
+    def _push(self, model: Path, reference: str) -> None:
+        self._modelpack("push", str(model), reference, "-q")
+
+    def _modelpack(self, *arguments: str) -> str:
+        done = subprocess.run([MODELPACK, *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"modelpack {arguments[0]}: {done.stderr}")
+        return done.stdout
+
+    @contextmanager
+    def _serve(self, scenario: Scenario) -> Iterator[str]:
+        """Yield the host to pull from, with the scenario's server before the registry."""
+        if scenario.server == "registry":
+            yield self.registry.host
+            return
+        directory = Path(tempfile.mkdtemp(dir=self.work))
+        self._ca = PrivateCA(directory)
+        with ExitStack() as stack:
+            if scenario.server == "tls":
+                server = Nginx(directory, proxy(self.registry), tls=self._ca)
+            else:
+                server = Nginx(directory, proxy(self.registry, limit_rate("50m")))
+            stack.enter_context(server)
+            yield server.host
+
+
+def main() -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("mode", choices=["quick", "full"])
+    parser.add_argument("--only", default="", help="scenario names, separated by commas")
+    parser.add_argument("--work", type=Path, default=Path(".cache/benchmarks"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--no-fill", action="store_true", help="do not fill the page cache")
+    arguments = parser.parse_args()
+    quick = arguments.mode == "quick"
+    only = set(filter(None, arguments.only.split(",")))
+    chosen = [
+        item for item in SCENARIOS if (item.name in only if only else item.quick or not quick)
+    ]
+    if unknown := only - {item.name for item in SCENARIOS}:
+        parser.error(f"no scenario {', '.join(sorted(unknown))}")
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+    outcomes = []
+    (work / "registry").mkdir(exist_ok=True)
+    shutil.rmtree(work / "registry" / "data", ignore_errors=True)
+    with DockerRegistry(work / "registry") as registry:
+        bench = Bench(work, registry, fill=not arguments.no_fill)
+        for scenario in chosen:
+            print(f"… {scenario.title}", file=sys.stderr, flush=True)
+            outcomes.append(bench.run(scenario, quick=quick))
+    machine = measure.machine()
+    print(report.markdown(outcomes, machine))
+    report.write(outcomes, machine, arguments.results, arguments.mode)
+    return int(any(OURS in outcome.failed for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What is timed: models, servers, contestants and the bars they are held to.
+
+A bar says: the median ratio of modelpack's time to the contestant's is at most so much.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.models import MIB, changed_copy, sharded_model, small_files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scenario:
+    """One row group of the report."""
+
+    name: str
+    title: str
+    model: Callable[[Path], Path]
+    """Makes the model below a work directory."""
+    contestants: tuple[str, ...]
+    bars: dict[str, float] = field(default_factory=dict)
+    """Highest ratio of our time to theirs."""
+    kind: str = "pull"
+    """pull, push, upgrade (a changed version over an earlier one) or present (nothing to do)."""
+    server: str = "registry"
+    """registry, tls, capped (50 MB/s a connection) or latency (20 ms each way)."""
+    repeats: int = 5
+    quick: bool = False
+
+
+def _four_shards(work: Path) -> Path:
+    return sharded_model(work / "four", shards=4, shard_bytes=512 * MIB)
+
+
+def _one_file(work: Path) -> Path:
+    return sharded_model(work / "one", shards=1, shard_bytes=2048 * MIB)
+
+
+def _small_one(work: Path) -> Path:
+    return sharded_model(work / "half", shards=1, shard_bytes=512 * MIB)
+
+
+def _sized(mebibytes: int) -> Callable[[Path], Path]:
+    def make(work: Path) -> Path:
+        return sharded_model(work / f"size-{mebibytes}", shards=1, shard_bytes=mebibytes * MIB)
+
+    return make
+
+
+def _changed(work: Path) -> Path:
+    return changed_copy(_four_shards(work), work / "four-changed", 0.05)
+
+
+ALL_PULLERS = (
+    "modelpack",
+    "bare floor",
+    "oras",
+    "skopeo",
+    "podman",
+    "oras-py",
+    "aria2c",
+    "curl x4",
+)
+
+SCENARIOS = (
+    Scenario(
+        name="four-files",
+        title="Cold pull, 4 files of 512 MiB",
+        model=_four_shards,
+        contestants=ALL_PULLERS,
+        bars={"bare floor": 1.25, "oras": 0.80, "skopeo": 0.70},
+        quick=True,
+    ),
+    Scenario(
+        name="one-file",
+        title="Cold pull, one file of 2 GiB",
+        model=_one_file,
+        contestants=("modelpack", "bare floor", "oras", "skopeo", "aria2c", "curl x4"),
+        bars={"oras": 0.70},
+    ),
+    Scenario(
+        name="capped",
+        title="Cold pull, one file of 512 MiB, server capped at 50 MB/s a connection",
+        model=_small_one,
+        contestants=("modelpack", "oras", "skopeo", "aria2c"),
+        bars={"oras": 0.25, "skopeo": 0.25, "aria2c": 0.90},
+        server="capped",
+    ),
+    Scenario(
+        name="tls",
+        title="Cold pull over TLS, 4 files of 512 MiB",
+        model=_four_shards,
+        contestants=("modelpack", "oras", "skopeo", "curl x4"),
+        server="tls",
+    ),
+    Scenario(
+        name="small-files",
+        title="Cold pull, 10,000 small files",
+        model=lambda work: small_files(work / "small", 10_000),
+        contestants=("modelpack", "oras", "skopeo"),
+    ),
+    Scenario(
+        name="many-shards",
+        title="Cold pull, 163 shards of 8 MiB",
+        model=lambda work: sharded_model(work / "shards", shards=163, shard_bytes=8 * MIB),
+        contestants=("modelpack", "oras", "skopeo"),
+    ),
+    Scenario(
+        name="upgrade",
+        title="Pull of a version with 5 % of the tensors changed, the earlier one in place",
+        model=_changed,
+        contestants=("modelpack",),
+        kind="upgrade",
+        repeats=3,
+        quick=True,
+    ),
+    Scenario(
+        name="present",
+        title="Pull of a version that is in place, 2 GiB",
+        model=_four_shards,
+        contestants=("modelpack",),
+        kind="present",
+        repeats=3,
+        quick=True,
+    ),
+    Scenario(
+        name="push-cold",
+        title="Push, 4 files of 512 MiB, nothing there, and again unchanged",
+        model=_four_shards,
+        contestants=("modelpack", "modelpack, unchanged", "oras"),
+        bars={"oras": 0.85},
+        kind="push",
+        repeats=3,
+    ),
+    *(
+        Scenario(
+            name=f"size-{size}",
+            title=f"Cold pull, one file of {size} MiB",
+            model=_sized(size),
+            contestants=("modelpack", "oras"),
+            repeats=3,
+        )
+        for size in (64, 1024, 8192)
+    ),
+)
