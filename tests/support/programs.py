@@ -42,6 +42,8 @@ FROM_TREE = frozenset(
 # `go install` builds them, which a machine with no Go cannot: a test without them is skipped
 # even in CI.
 FROM_GO = frozenset({"cdi-oracle", "nvidia-cdi-hook", "nvidia-ctk"})
+# In an environment of its own, whose python stands beside the program that the link leads to.
+FROM_PYPI = frozenset({"model_signing"})
 
 TREE_PATH = "/usr/sbin:/usr/bin"
 
@@ -68,7 +70,7 @@ def find_program(name: str) -> Path | None:
     if name in FROM_TREE:
         found = TREE / "usr/bin" / name
         return found if os.geteuid() == 0 and found.exists() else None
-    if name in FROM_GO and (GO_BIN / name).exists():
+    if (name in FROM_GO or name in FROM_PYPI) and (GO_BIN / name).exists():
         return GO_BIN / name
     on_path = shutil.which(name)
     return Path(on_path) if on_path else None
