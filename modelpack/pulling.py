@@ -16,29 +16,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelpack import layering, plan
+from modelpack import plan
 from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
-from modelpack.chunkindex import ChunkIndex, source_file
-from modelpack.content import PIECE_BYTES
-from modelpack.download import Downloader
-from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageError
+from modelpack.chunkindex import ChunkIndex
+from modelpack.errors import FormatError, NotFoundError, UsageError
 from modelpack.events import Finished, Observer, Planned, Resolved, Warned, ignore
+from modelpack.filling import check_layer, fill_staging
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
 from modelpack.plainpull import plain_pull
-from modelpack.plan import ChunkMap, ChunkState
+from modelpack.plan import ChunkMap
 from modelpack.reference import Reference
-from modelpack.registry.ratelimit import RateLimiter
 from modelpack.reuse import LocalChunks
 from modelpack.selection import Selection
-from modelpack.storage import RangeConnection, Repository
+from modelpack.storage import Repository
 from modelpack.stores.destination import Destination, open_destination
 from modelpack.stores.staging import Staging
 
 _logger = logging.getLogger(__name__)
 
 VERIFY_LEVELS = ("chunks", "full")
-_COPY_THREADS = 2
 
 Gate = Callable[[Reference, Manifest], None]
 """Decides whether a manifest may be pulled, before any of its layers is fetched; raises if not."""
@@ -245,14 +242,18 @@ class _Pull:
         )
         local = self._local_chunks(missing, kept)
         try:
-            work = plan.plan_chunks(
-                self._index, files=missing, have=staging.verified_chunks, local=local
+            received = fill_staging(
+                self._repository,
+                self._artifact,
+                chunk_map=chunk_map,
+                staging=staging,
+                local=local,
+                announce=lambda work: self._announce(work, kept),
+                observer=self._observer,
+                connections=self._options.max_connections or plan_connections(),
+                max_connections=self._options.max_connections,
+                limit_rate=self._options.limit_rate,
             )
-            self._announce(work, kept)
-            _copy(work, staging, local, self._index)
-            received = self._download(work, staging, chunk_map)
-            _copy_twins(work, staging)
-            staging.complete()
         finally:
             local.close()
             staging.close()
@@ -264,28 +265,6 @@ class _Pull:
         staging.remove()
         self._moved = staging.fetched_bytes
         return received
-
-    def _download(self, work: plan.PullPlan, staging: Staging, chunk_map: ChunkMap) -> int:
-        connections = self._options.max_connections or plan_connections()
-        size = plan.range_size(work.fetch_bytes, connections)
-        ranges = plan.plan_ranges(chunk_map, work.states, size)
-        downloader = Downloader(
-            chunk_map=chunk_map,
-            states=work.states,
-            layers=self._artifact.data_layers,
-            connect=self._connect,
-            sink=staging,
-            observer=self._observer,
-            max_connections=self._options.max_connections,
-            start_connections=connections,
-            limiter=RateLimiter(self._options.limit_rate),
-        )
-        if ranges:
-            downloader.run(ranges)
-        return downloader.received_bytes
-
-    def _connect(self) -> RangeConnection:
-        return self._repository.range_connection()
 
     def _local_chunks(self, missing: list[int], kept: set[int]) -> LocalChunks:
         index = self._index
@@ -342,27 +321,8 @@ def verify_layers(target: Destination, artifact: Artifact, selected: Sequence[in
     whole = [layer for layer in numbers if chosen.issuperset(by_layer[layer])]
 
     def check(layer: int) -> None:
-        expected = artifact.index.layers[layer].digest
         members = [files[number] for number in by_layer[layer]]
-        hasher = expected.hasher()
-        buffer = memoryview(bytearray(PIECE_BYTES))
-        for frame, source in layering.frames([source_file(file) for file in members]):
-            hasher.update(frame)
-            if source is None:
-                continue
-            fd = target.tree.open(source.path)
-            try:
-                offset = 0
-                while count := os.preadv(fd, [buffer], offset):
-                    hasher.update(buffer[:count])
-                    offset += count
-            finally:
-                os.close(fd)
-        if hasher.hexdigest() != expected.hex:
-            raise IntegrityError(
-                f"{target.path}: the files of layer {expected} do not rebuild it "
-                f"({', '.join(file.path for file in members[:3])})"
-            )
+        check_layer(target.tree, artifact.index.layers[layer].digest, members)
 
     for_each(check, whole, os.cpu_count() or 1)
 
@@ -372,27 +332,6 @@ def _select(index: ChunkIndex, selection: Selection) -> list[int]:
     if not selected:
         raise NotFoundError("no file of the artifact matches --include and --exclude")
     return selected
-
-
-def _copy(work: plan.PullPlan, staging: Staging, local: LocalChunks, index: ChunkIndex) -> None:
-    """Copy what is on this machine; what turns out to be different is fetched after all."""
-
-    def copy(chunk: int) -> None:
-        data = local.read(index.hash_of(chunk))
-        if data is None:
-            work.states[chunk] = ChunkState.FETCH
-            return
-        staging.write(chunk, 0, memoryview(data))
-        staging.copied(chunk)
-        work.states[chunk] = ChunkState.HAVE
-
-    for_each(copy, work.chunks(ChunkState.COPY), _COPY_THREADS)
-
-
-def _copy_twins(work: plan.PullPlan, staging: Staging) -> None:
-    for chunk, first in work.twins.items():
-        staging.write(chunk, 0, memoryview(staging.read(first)))
-        staging.copied(chunk)
 
 
 def _pull_plain(

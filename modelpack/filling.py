@@ -1,0 +1,122 @@
+"""Bringing staged files to completion, and holding finished ones against their layers.
+
+Owns the heart of every pull, whatever it pulls into: plan, copy what is on this machine, fetch the
+rest, make it durable; and rebuilding a layer's tar from its files. Leaves out where finished files
+go (``pulling.py``, ``runtime/``).
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+from modelpack import layering, plan
+from modelpack.artifact import Artifact
+from modelpack.chunkindex import ChunkIndex, IndexedFile, source_file
+from modelpack.content import PIECE_BYTES
+from modelpack.digest import Digest
+from modelpack.download import Downloader
+from modelpack.errors import IntegrityError
+from modelpack.events import Observer
+from modelpack.parallel import for_each
+from modelpack.plan import ChunkMap, ChunkState
+from modelpack.registry.ratelimit import RateLimiter
+from modelpack.reuse import LocalChunks
+from modelpack.storage import Repository
+from modelpack.stores.files import Tree
+from modelpack.stores.staging import Staging
+
+_COPY_THREADS = 2
+
+
+def fill_staging(
+    repository: Repository,
+    artifact: Artifact,
+    *,
+    chunk_map: ChunkMap,
+    staging: Staging,
+    local: LocalChunks,
+    announce: Callable[[plan.PullPlan], None],
+    observer: Observer,
+    connections: int,
+    max_connections: int | None = None,
+    limit_rate: int | None = None,
+) -> int:
+    """Bring the staged files to completion: what is missing is copied locally or fetched.
+
+    A normal return proves that every chunk of them is verified and durable. ``announce`` is told
+    the plan before anything moves. ``connections`` is how many to start with, ``limit_rate`` in
+    bytes per second. Returns how many bytes were received.
+
+    Raises:
+        IntegrityError, NetworkError, SpaceError: as the download and the disk say; what is
+            verified is kept.
+    """
+    index = artifact.index
+    work = plan.plan_chunks(index, files=staging.files, have=staging.verified_chunks, local=local)
+    announce(work)
+    _copy(work, staging, local, index)
+    size = plan.range_size(work.fetch_bytes, connections)
+    ranges = plan.plan_ranges(chunk_map, work.states, size)
+    downloader = Downloader(
+        chunk_map=chunk_map,
+        states=work.states,
+        layers=artifact.data_layers,
+        connect=repository.range_connection,
+        sink=staging,
+        observer=observer,
+        max_connections=max_connections,
+        start_connections=connections,
+        limiter=RateLimiter(limit_rate),
+    )
+    if ranges:
+        downloader.run(ranges)
+    _copy_twins(work, staging)
+    staging.complete()
+    return downloader.received_bytes
+
+
+def check_layer(tree: Tree, layer: Digest, files: Sequence[IndexedFile]) -> None:
+    """Rebuild one layer's tar from its files below ``tree`` and compare its digest.
+
+    Raises:
+        IntegrityError: it differs.
+    """
+    hasher = layer.hasher()
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    for frame, source in layering.frames([source_file(file) for file in files]):
+        hasher.update(frame)
+        if source is None:
+            continue
+        fd = tree.open(source.path)
+        try:
+            offset = 0
+            while count := os.preadv(fd, [buffer], offset):
+                hasher.update(buffer[:count])
+                offset += count
+        finally:
+            os.close(fd)
+    if hasher.hexdigest() != layer.hex:
+        raise IntegrityError(
+            f"{tree.root}: the files of layer {layer} do not rebuild it "
+            f"({', '.join(file.path for file in files[:3])})"
+        )
+
+
+def _copy(work: plan.PullPlan, staging: Staging, local: LocalChunks, index: ChunkIndex) -> None:
+    """Copy what is on this machine; what turns out to be different is fetched after all."""
+
+    def copy(chunk: int) -> None:
+        data = local.read(index.hash_of(chunk))
+        if data is None:
+            work.states[chunk] = ChunkState.FETCH
+            return
+        staging.write(chunk, 0, memoryview(data))
+        staging.copied(chunk)
+        work.states[chunk] = ChunkState.HAVE
+
+    for_each(copy, work.chunks(ChunkState.COPY), _COPY_THREADS)
+
+
+def _copy_twins(work: plan.PullPlan, staging: Staging) -> None:
+    for chunk, first in work.twins.items():
+        staging.write(chunk, 0, memoryview(staging.read(first)))
+        staging.copied(chunk)
