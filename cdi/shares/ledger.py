@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -154,15 +153,15 @@ def read_ledger(path: Path) -> Ledger:
 
 
 def write_ledger(ledger: Ledger, path: Path) -> None:
-    """Replace the ledger's file; a crash leaves the old one or the new one.
+    """Replace the ledger's file, under its lock; a crash leaves the old one or the new one.
 
     Raises:
         LedgerError: the file system refused; the old file is as it was.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # the lock keeps it ours
     try:
         try:
-            with open(temporary, "xb", opener=_private) as file:
+            with open(temporary, "wb", opener=_private) as file:
                 file.write(ledger.text().encode())
                 file.flush()
                 os.fsync(file.fileno())
