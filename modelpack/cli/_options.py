@@ -23,7 +23,7 @@ PlainHttp = Annotated[
     bool,
     typer.Option(
         "--plain-http",
-        help="Talk HTTP without TLS. Loopback registries need no flag.",
+        help="Talk HTTP without TLS. On loopback that is so without --ca-file and --insecure.",
         rich_help_panel=_CONNECTION,
     ),
 ]

@@ -1,13 +1,23 @@
 """``modelpack copy SRC DST`` and ``modelpack tags REF``."""
 
 import time
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli._output import human_bytes, print_json, print_text
 from modelpack.cli._progress import progress
+from modelpack.reference import (
+    RegistryReference,
+    is_loopback_host,
+    parse_reference,
+    split_host_port,
+)
+
+if TYPE_CHECKING:
+    from modelpack.registry.options import ConnectionOptions
 
 
 def copy_command(
@@ -39,8 +49,8 @@ def copy_command(
             source,
             target,
             with_referrers=not no_referrers,
-            source_connection=connection,
-            target_connection=connection,
+            source_connection=_for_side(source, target, connection),
+            target_connection=_for_side(target, source, connection),
             observer=observer,
         )
     seconds = time.monotonic() - started
@@ -53,6 +63,20 @@ def copy_command(
         f"{human_bytes(result.uploaded_bytes)} sent, {human_bytes(result.reused_bytes)} "
         f"already there, {seconds:.1f} s"
     )
+
+
+def _for_side(side: str, other: str, connection: "ConnectionOptions") -> "ConnectionOptions":
+    """Return the options for one side: a certificate is not meant for the one on loopback."""
+    if connection.speaks_of_tls and _is_on_loopback(side) and not _is_on_loopback(other):
+        return replace(connection, ca_file=None, insecure_tls=False)
+    return connection
+
+
+def _is_on_loopback(reference: str) -> bool:
+    parsed = parse_reference(reference, default_tag=None)
+    if not isinstance(parsed, RegistryReference):
+        return False
+    return is_loopback_host(split_host_port(parsed.registry)[0])
 
 
 def tags_command(

@@ -35,6 +35,8 @@ _BYTES_CODES = {"DIGEST_INVALID", "SIZE_INVALID"}
 # Registries have no common code for a full quota (Harbor says DENIED, GitLab TOOMANYREQUESTS), but
 # they all say the word.
 _QUOTA = re.compile(r"quota|storage limit|insufficient storage|no space left", re.IGNORECASE)
+# Go's and nginx's answers to plain HTTP on a port that speaks TLS.
+_WANTS_TLS = re.compile(rb"http request (was sent )?to (an )?https (server|port)", re.IGNORECASE)
 _URL_SECRETS = re.compile(
     r"(?P<scheme>https?://)(?:[^\s/@\"']*@)?(?P<rest>[^\s?\"']*)(?:\?[^\s\"']*)?"
 )
@@ -59,6 +61,11 @@ def response_error(
     code, message = error_document(body)
     said = ": ".join(part for part in (code, message) if part) or f"HTTP status {status}"
     text = f"{what}: {said}"
+    if status == 400 and _WANTS_TLS.search(body):
+        return NetworkError(
+            f"{what}: {registry} speaks TLS; leave out --plain-http, and on loopback name its "
+            "authority with --ca-file"
+        )
     if is_out_of_space(status, body):
         return SpaceError(
             f"{text}; the registry at {registry} takes no more, free some space there"

@@ -48,7 +48,8 @@ class ConnectionOptions:
     """Choices that hold for every request to one registry."""
 
     plain_http: bool | None = None
-    """Use HTTP without TLS; None means on loopback only, as Docker does."""
+    """Use HTTP without TLS; None means on loopback only, as Docker does, and there only without
+    ``ca_file`` and ``insecure_tls``, which speak of certificates."""
     ca_file: Path | None = None
     """PEM certificates to trust besides the system's."""
     insecure_tls: bool = False
@@ -85,12 +86,19 @@ class ConnectionOptions:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name.replace('_', ' ')} must be above 0")
 
+    @property
+    def speaks_of_tls(self) -> bool:
+        """Whether a choice was made that has no meaning without TLS."""
+        return self.ca_file is not None or self.insecure_tls
+
     def endpoint(self, registry: str) -> Origin:
         """Return where the API of ``registry`` (``host`` or ``host:port``) is reached."""
         host, port = split_host_port(registry)
         if registry in DOCKER_HUB:
             host = _DOCKER_HUB_API
-        plain = is_loopback_host(host) if self.plain_http is None else self.plain_http
+        plain = self.plain_http
+        if plain is None:
+            plain = is_loopback_host(host) and not self.speaks_of_tls
         return Origin("http" if plain else "https", host.lower(), port or (80 if plain else 443))
 
     def ssl_context(self) -> ssl.SSLContext:

@@ -29,22 +29,24 @@ class Command:
         self.env = {key: value for key, value in os.environ.items() if key not in _DROPPED}
         self.env |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **(env or {})}
 
-    def start(self, *args: str | Path) -> subprocess.Popen[str]:
-        """Start a command and return its process, with both outputs piped."""
+    def start(self, *args: str | Path, stdin: bool = False) -> subprocess.Popen[str]:
+        """Start a command and return its process, both outputs piped, and its input if asked."""
         return subprocess.Popen(
             [PROGRAM, *map(str, args)],
             env=self.env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, *args: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str | Path, stdin: str | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, whatever that is."""
-        process = self.start(*args)
+        process = self.start(*args, stdin=stdin is not None)
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             stdout, stderr = process.communicate()
