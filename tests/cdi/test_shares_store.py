@@ -340,7 +340,7 @@ def test_killed_at_random_moments(machine):
         require_consistent(machine)
         shares = machine.shares()  # settles what the kill interrupted
         assert len(machine.spec_files()) == len(shares)
-        assert set(os.listdir(machine.state)) <= {"shares.json", "shares.lock"}
+        assert set(os.listdir(machine.state)) <= {"shares.json", "shares.lock", ".shares.json.tmp"}
 
 
 def test_two_at_once(machine):
