@@ -172,9 +172,9 @@ def test_a_conflict_is_unresolvable_as_lint_says(node, modelpack, files, tmp_pat
     assert {row["name"]: row["conflict"] for row in listed}["nvidia.com/gpu=0"] is True
 
     with pytest.raises(grpc.RpcError, match=r"unresolvable CDI devices nvidia.com/gpu=0"):
-        node.run_with_cdi(["nvidia.com/gpu=0"], ["true"])
+        node.run_with_cdi(["nvidia.com/gpu=0"], ["env"])
     (node.etc_cdi / "nvidia.com-gpu_copy.yaml").unlink()
-    node.run_with_cdi(["nvidia.com/gpu=0"], ["true"])
+    node.run_with_cdi(["nvidia.com/gpu=0"], ["env"])
 
 
 SHARES = {
@@ -218,26 +218,15 @@ def test_a_claims_share_arrives(node, modelpack, files, tmp_path, vendor):
             assert container.exec(["touch", "/usr/local/vgpu/libvgpu.so"], check=False).returncode
     done(modelpack.run("cdi", "share", "--remove", "--claim", "job-7", *places))
     with pytest.raises(grpc.RpcError, match="unresolvable CDI devices"):
-        node.run_with_cdi([share["device"]], ["true"])
+        node.run_with_cdi([share["device"]], ["env"])
 
 
 def test_an_annotation_asks_as_a_pod_does(node, modelpack, files, tmp_path):
     """What k8s render prints as an annotation is what the runtime takes."""
     inventory = declare(tmp_path, amd(files))
     done(modelpack.run("cdi", "generate", "--inventory", inventory, "--output", node.etc_cdi))
-    text = done(
-        modelpack.run(
-            "k8s",
-            "render",
-            "r.example/m:1",
-            "--device",
-            "amd.com/gpu",
-            "--count",
-            "2",
-            "--as",
-            "cdi-annotation",
-        )  # fmt: skip
-    )
+    asked = ("--device", "amd.com/gpu", "--count", "2", "--as", "cdi-annotation")
+    text = done(modelpack.run("k8s", "render", "r.example/m:1", *asked))
     annotations = yaml.safe_load(text)["metadata"]["annotations"]
     with node.container(annotations=annotations) as container:
         assert numbers(container, "/dev/dri/renderD129") == (226, 129)
