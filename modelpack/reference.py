@@ -27,6 +27,7 @@ _HOST = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
     r"(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*)(:(?P<port>[0-9]{1,5}))?\Z"
 )
+_ALGORITHMS = ("sha256:", "sha512:")
 # Registries limit the whole name; 255 is distribution's own bound.
 _MAX_NAME = 255
 _MAX_PORT = 65535
@@ -150,6 +151,8 @@ def _split_digest(text: str) -> tuple[str, Digest | None]:
     rest, at, digest_text = text.rpartition("@")
     if not at or ":" not in digest_text or "/" in digest_text:
         return text, None
+    if text.startswith(LAYOUT_SCHEME) and not digest_text.startswith(_ALGORITHMS):
+        return text, None  # a path may hold an '@' before its tag
     try:
         return rest, Digest.parse(digest_text)
     except FormatError as error:
@@ -159,10 +162,10 @@ def _split_digest(text: str) -> tuple[str, Digest | None]:
 def _parse_layout(text: str, rest: str, digest: Digest | None) -> LayoutReference:
     path, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
-        path, tag = rest, ""
+        path, colon, tag = rest, "", ""
     if not path:
         raise UsageError(f"reference {text[:200]!r} has no path; write oci:PATH or oci:PATH:tag")
-    if colon and "/" not in tag:
+    if colon:
         check_tag(tag)
     return LayoutReference(path, tag or None, digest)
 
