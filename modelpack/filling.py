@@ -21,7 +21,6 @@ from modelpack.plan import ChunkMap, ChunkState
 from modelpack.registry.ratelimit import RateLimiter
 from modelpack.reuse import LocalChunks
 from modelpack.storage import Repository
-from modelpack.stores.files import Tree
 from modelpack.stores.staging import Staging
 
 _COPY_THREADS = 2
@@ -74,8 +73,12 @@ def fill_staging(
     return downloader.received_bytes
 
 
-def check_layer(tree: Tree, layer: Digest, files: Sequence[IndexedFile]) -> None:
-    """Rebuild one layer's tar from its files below ``tree`` and compare its digest.
+def check_layer(
+    layer: Digest, files: Sequence[IndexedFile], open_file: Callable[[str], int], where: str
+) -> None:
+    """Rebuild one layer's tar from its files and compare its digest.
+
+    ``open_file`` returns a descriptor for a path of the index; ``where`` names the place.
 
     Raises:
         IntegrityError: it differs.
@@ -86,7 +89,7 @@ def check_layer(tree: Tree, layer: Digest, files: Sequence[IndexedFile]) -> None
         hasher.update(frame)
         if source is None:
             continue
-        fd = tree.open(source.path)
+        fd = open_file(source.path)
         try:
             offset = 0
             while count := os.preadv(fd, [buffer], offset):
@@ -96,7 +99,7 @@ def check_layer(tree: Tree, layer: Digest, files: Sequence[IndexedFile]) -> None
             os.close(fd)
     if hasher.hexdigest() != layer.hex:
         raise IntegrityError(
-            f"{tree.root}: the files of layer {layer} do not rebuild it "
+            f"{where}: the files of layer {layer} do not rebuild it "
             f"({', '.join(file.path for file in files[:3])})"
         )
 

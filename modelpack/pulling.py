@@ -322,7 +322,8 @@ def verify_layers(target: Destination, artifact: Artifact, selected: Sequence[in
 
     def check(layer: int) -> None:
         members = [files[number] for number in by_layer[layer]]
-        check_layer(target.tree, artifact.index.layers[layer].digest, members)
+        digest = artifact.index.layers[layer].digest
+        check_layer(digest, members, target.tree.open, str(target.path))
 
     for_each(check, whole, os.cpu_count() or 1)
 
