@@ -1,0 +1,278 @@
+"""From an artifact to committed snapshots: the files of each layer under the layer's chain ID.
+
+Owns what is there already, what has to be fetched, and moving files into snapshots one layer at a
+time. Leaves out holding it all (``workplace.py``) and telling containerd that it is an image
+(``records.py``).
+
+The names of snapshots are a hash chain, so those that are there are always the lowest ones; they
+are kept, whoever made them.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack.artifact import Artifact
+from modelpack.chunkindex import ChunkIndex
+from modelpack.errors import IntegrityError
+from modelpack.events import Finished, Observer, Planned
+from modelpack.filling import check_layer, fill_staging
+from modelpack.metadata import MAX_METADATA_BYTES, build_metadata_layer
+from modelpack.parallel import for_each
+from modelpack.plan import ChunkMap
+from modelpack.pulling import plan_connections
+from modelpack.registry.options import ConnectionOptions
+from modelpack.reuse import LocalChunks
+from modelpack.runtime.donors import add_donors
+from modelpack.runtime.grpcapi import AlreadyExistsError, MissingError
+from modelpack.runtime.layers import (
+    place_layer,
+    place_metadata,
+    read_metadata_files,
+    reclaim_layer,
+)
+from modelpack.runtime.records import SNAPSHOT_REF
+from modelpack.runtime.workplace import Workplace
+from modelpack.storage import Repository
+from modelpack.stores.files import Tree, mapped_errors
+from modelpack.stores.staging import Staging
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """What building took."""
+
+    imported_bytes: int = 0
+    """Of the files in snapshots that were made."""
+    received_bytes: int = 0
+    """Off the wire, those thrown away included."""
+    content_bytes: int = 0
+    """Of file content that came over the wire."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """Builds the snapshots of one artifact in a workplace; ``name`` is its repository's."""
+
+    place: Workplace
+    repository: Repository
+    artifact: Artifact
+    chain: Sequence[str]
+    name: str
+    seeds: Sequence[Path]
+    full: bool
+    connection: ConnectionOptions
+    observer: Observer
+
+    @property
+    def _index(self) -> ChunkIndex:
+        return self.artifact.index
+
+    def run(self) -> Built:
+        """Make the snapshots that are not there; a normal return proves that all are.
+
+        Raises:
+            IntegrityError: what arrived, or with ``full`` what is there, is not what was signed.
+            NetworkError, SpaceError: try again; what is verified is kept.
+        """
+        present = self._present()
+        missing = [number for number, file in enumerate(self._index.files) if file.layer >= present]
+        self._take_over(set(missing))
+        # Nothing is held by the leases of interrupted runs alone any more.
+        self.place.drop_older_leases()
+        if self.full:
+            self._check_present(present)
+        if present == len(self.chain):
+            announce(self._index, (), fetch_bytes=0, observer=self.observer)
+            return Built()
+        chunk_map = ChunkMap.of(self._index)
+        key = hashlib.sha256(str(self.artifact.manifest.layers[-1].digest).encode()).digest()
+        staging = Staging(
+            self.place.staging, key=key, chunk_map=chunk_map, files=missing, observer=self.observer
+        )
+        try:
+            received = self._fill(staging, chunk_map)
+        finally:
+            staging.close()
+        if self.full:
+            self._check_staged(staging, present)
+        for layer in range(present, len(self.chain)):
+            self._commit(layer, staging)
+        staging.remove()
+        return Built(
+            imported_bytes=sum(self._index.files[number].size for number in missing),
+            received_bytes=received,
+            content_bytes=staging.fetched_bytes,
+        )
+
+    # What is there
+
+    def _present(self) -> int:
+        """Return how many of the lowest layers have their snapshots, and hold those."""
+        client = self.place.client
+        for number in reversed(range(len(self.chain))):
+            if client.snapshot(self.chain[number]) is None:
+                continue
+            with suppress(MissingError):  # collected at this very moment
+                client.hold_snapshot(self.chain[number])
+                self.place.worth_keeping = True
+                return number + 1
+        return 0
+
+    def _take_over(self, missing: set[int]) -> None:
+        """Move what an interrupted run placed in unfinished snapshots back to staging."""
+        place = self.place
+        unfinished = set(place.unfinished())
+        for layer in range(len(self.chain)):
+            key = self._key(layer)
+            if key not in unfinished:
+                continue
+            with mapped_errors(f"cannot use {place.staging}"):
+                place.staging.mkdir(mode=0o700, exist_ok=True)
+            root = place.host.writable_directory(place.client.mounts(key))
+            files = [number for number in self._numbers(layer) if number in missing]
+            reclaim_layer(
+                root,
+                [(self._index.files[number], place.staging / str(number)) for number in files],
+            )
+            place.client.remove_snapshot(key)
+
+    # What is fetched
+
+    def _fill(self, staging: Staging, chunk_map: ChunkMap) -> int:
+        index = self._index
+        wanted = {index.hash_of(chunk) for n in staging.files for chunk in index.files[n].chunks}
+        local = LocalChunks(wanted)
+        try:
+            add_donors(
+                self.place,
+                local,
+                wanted,
+                own=self.artifact.manifest.digest,
+                repository=self.name,
+            )
+            for seed in self.seeds:
+                local.add_directory(seed)
+            return fill_staging(
+                self.repository,
+                self.artifact,
+                chunk_map=chunk_map,
+                staging=staging,
+                local=local,
+                announce=lambda work: announce(
+                    index, staging.files, fetch_bytes=work.fetch_bytes, observer=self.observer
+                ),
+                observer=self.observer,
+                connections=self.connection.max_connections or plan_connections(),
+                max_connections=self.connection.max_connections,
+                limit_rate=self.connection.limit_rate,
+            )
+        finally:
+            local.close()
+
+    # What is committed
+
+    def _commit(self, layer: int, staging: Staging) -> None:
+        """Put a layer's files into a snapshot and give it its name."""
+        place, name = self.place, self.chain[layer]
+        labels = {SNAPSHOT_REF: name}
+        key = self._key(layer)
+        try:
+            mounts = place.prepare(key, self.chain[layer - 1] if layer else "", labels)
+        except AlreadyExistsError:  # containerd pulls the same image, and was faster
+            place.client.hold_snapshot(name)
+            return
+        root = place.host.writable_directory(mounts)
+        files = self._numbers(layer)
+        if layer == len(self._index.layers):
+            place_metadata(root, self.artifact.metadata)
+        else:
+            place_layer(root, [(self._index.files[n], staging.path(n)) for n in files])
+        try:
+            place.client.commit(key, name, labels)
+        except AlreadyExistsError:
+            place.client.remove_snapshot(key)
+            place.client.hold_snapshot(name)
+        except MissingError:  # done already, if the answer was lost to a restart
+            if place.client.snapshot(name) is None:
+                raise
+        place.worth_keeping = True
+        for number in files:
+            self.observer(Finished(item=self._index.files[number].path))
+
+    # What is verified once more
+
+    def _check_present(self, present: int) -> None:
+        """Prove that the snapshots that are there rebuild their layers."""
+        if not present:
+            return
+        mounts = self.place.view("check", self.chain[present - 1])
+        roots = self.place.host.layer_directories(mounts, present)
+
+        def check(layer: int) -> None:
+            if layer == len(self._index.layers):
+                self._check_metadata(roots[layer])
+                return
+            tree = Tree(roots[layer])
+            try:
+                self._check_layer(layer, tree.open, str(roots[layer]))
+            finally:
+                tree.close()
+
+        try:
+            for_each(check, range(present), os.cpu_count() or 1)
+        except (IntegrityError, FileNotFoundError) as error:
+            raise IntegrityError(
+                f"a snapshot of {self.name} on this node is damaged; remove the image (crictl rmi)"
+                f" and pull it again: {error}"
+            ) from error
+
+    def _check_staged(self, staging: Staging, present: int) -> None:
+        """Prove that the files about to be placed rebuild their layers."""
+        numbers = {file.path: number for number, file in enumerate(self._index.files)}
+
+        def open_file(path: str) -> int:
+            return os.open(staging.path(numbers[path]), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+        def check(layer: int) -> None:
+            self._check_layer(layer, open_file, self.name)
+
+        for_each(check, range(present, len(self._index.layers)), os.cpu_count() or 1)
+
+    def _check_layer(self, layer: int, open_file: Callable[[str], int], where: str) -> None:
+        files = [self._index.files[number] for number in self._numbers(layer)]
+        check_layer(self._index.layers[layer].digest, files, open_file, where)
+
+    def _check_metadata(self, root: Path) -> None:
+        files = read_metadata_files(root, MAX_METADATA_BYTES)
+        layer = self.artifact.manifest.layers[-1].digest
+        layer.check(build_metadata_layer(files), f"the metadata files in {root}")
+
+    # Names
+
+    def _key(self, layer: int) -> str:
+        return self.place.key(f"layer-{layer}")
+
+    def _numbers(self, layer: int) -> list[int]:
+        """Return the numbers of a layer's files; the metadata layer has none."""
+        return [number for number, file in enumerate(self._index.files) if file.layer == layer]
+
+
+def announce(
+    index: ChunkIndex, missing: Sequence[int], *, fetch_bytes: int, observer: Observer
+) -> None:
+    """Tell the observer what an import will move, and which files are there already."""
+    observer(
+        Planned(
+            total_bytes=index.total_bytes,
+            reused_bytes=index.total_bytes - fetch_bytes,
+            items=tuple((file.path, file.size) for file in index.files),
+        )
+    )
+    waiting = set(missing)
+    for number, file in enumerate(index.files):
+        if number not in waiting:
+            observer(Finished(item=file.path))

@@ -1,0 +1,308 @@
+"""Pulling a model into containerd, where a kubelet's own pull of the image then finds it.
+
+Owns the order of the steps and the result (docs/adr tells why they are these). The files are
+fetched, verified and resumed by the engine that every pull uses; each layer's files are then moved
+into a snapshot that is committed under the layer's chain ID. containerd never fetches a layer
+whose snapshot is there, so its pull of the image writes records and nothing else: no byte is
+stored twice.
+
+    result = import_model("registry.example/team/model:v1")
+    print(result.image_id, result.imported_bytes)
+
+Stop an import from another thread by having the observer raise: the exception comes out of
+``import_model``, and the next run goes on.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
+from modelpack.connect import open_repository
+from modelpack.errors import FormatError, IntegrityError, UsageError
+from modelpack.events import Event, Observer, Warned, ignore
+from modelpack.manifest import Manifest, load_json
+from modelpack.pulling import VERIFY_LEVELS, Gate, PullResult, resolve_model
+from modelpack.reference import Reference, RegistryReference, parse_reference
+from modelpack.registry.credentials import Credentials, find_credentials
+from modelpack.registry.options import ConnectionOptions
+from modelpack.runtime import records
+from modelpack.runtime.building import Builder, Built, announce
+from modelpack.runtime.client import Containerd
+from modelpack.runtime.cri import CriImages
+from modelpack.runtime.grpcapi import Connection
+from modelpack.runtime.mounts import Host
+from modelpack.runtime.options import NAMESPACE, SOCKET, ImportOptions, ImportResult
+from modelpack.runtime.workplace import Workplace
+from modelpack.storage import Repository
+
+# Image volumes came with this one.
+_OLDEST = (2, 1)
+_MAX_CONFIG_BYTES = 4 * 1024 * 1024
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x",
+                  "riscv64": "riscv64", "loongarch64": "loong64"}  # fmt: skip
+
+
+def import_model(
+    reference: str | Reference,
+    options: ImportOptions | None = None,
+    *,
+    connection: ConnectionOptions | None = None,
+    gate: Gate | None = None,
+    observer: Observer = ignore,
+) -> ImportResult:
+    """Pull a model into a node's containerd; see ``import_from``."""
+    parsed = parse_reference(reference) if isinstance(reference, str) else reference
+    chosen = options or ImportOptions()
+    with open_repository(parsed, connection, observer=observer) as repository:
+        return import_from(repository, chosen, connection=connection, gate=gate, observer=observer)
+
+
+def import_from(
+    repository: Repository,
+    options: ImportOptions,
+    *,
+    connection: ConnectionOptions | None = None,
+    gate: Gate | None = None,
+    observer: Observer = ignore,
+) -> ImportResult:
+    """Bring the model at a repository's reference into containerd, and prove it.
+
+    Idempotent: snapshots that are there are kept, an interrupted import goes on where it stopped,
+    and of two at once for one model the second finds all done. A normal return proves that
+    every file's chunks have the hashes of an index that the manifest's digest covers, and that
+    CRI knows the image under the reference's names.
+
+    Raises:
+        UsageError: the image is not one that can be imported, or containerd not one that takes it.
+        NotFoundError: no such reference.
+        AuthError: the registry or the socket asks for more rights.
+        IntegrityError: bytes are not what the manifest promises.
+        PolicyError: ``gate`` or containerd's image verifier refuses.
+        NetworkError, SpaceError: try again; what is verified is kept.
+    """
+    if options.verify not in VERIFY_LEVELS:
+        raise UsageError(f"--verify takes {' or '.join(VERIFY_LEVELS)}, not {options.verify!r}")
+    name = options.name or repository.reference
+    if not isinstance(name, RegistryReference):
+        raise UsageError(
+            f"{name} has no registry, whose name the image in containerd would carry; push it to "
+            "one, or load the layout with: ctr images import"
+        )
+    with Connection(_socket(options)) as channel:
+        client = Containerd(
+            connection=channel, namespace=options.namespace, snapshotter=options.snapshotter
+        )
+        cri = CriImages(channel) if options.namespace == NAMESPACE else None
+        check_runtime(client, cri)
+        warnings = _Warnings(observer)
+        manifest = resolve_model(repository, warnings)
+        if gate is not None:
+            gate(repository.reference, manifest)
+        _check_importable(repository.reference, manifest)
+        config = repository.fetch_blob(manifest.config, max_bytes=_MAX_CONFIG_BYTES)
+        _check_config(repository.reference, manifest, config)
+        job = _Import(
+            client=client,
+            cri=cri,
+            name=name,
+            repository=repository,
+            artifact=load_artifact(repository, manifest),
+            config=config,
+            options=options,
+            connection=connection or ConnectionOptions(),
+            observer=warnings,
+        )
+        return job.run()
+
+
+def check_runtime(client: Containerd, cri: CriImages | None) -> None:
+    """Prove that a containerd is one that images can be imported into.
+
+    Raises:
+        UsageError: too old, without the snapshotter, without CRI, or CRI uses another snapshotter.
+        NetworkError: it does not answer.
+    """
+    version = client.version()
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    if found and (int(found[1]), int(found[2])) < _OLDEST:
+        raise UsageError(
+            f"containerd is {version:.40}; image volumes need {_OLDEST[0]}.{_OLDEST[1]} or later"
+        )
+    working = client.snapshotters()
+    if client.snapshotter not in working:
+        raise UsageError(
+            f"containerd has no snapshotter {client.snapshotter!r:.60}; it has "
+            f"{', '.join(working) or 'none'}"
+        )
+    used = cri.snapshotters() if cri is not None else ()
+    if used and client.snapshotter not in used:
+        raise UsageError(
+            f"containerd's CRI keeps images in the snapshotter {', '.join(used)}, not in "
+            f"{client.snapshotter}; name it with --snapshotter"
+        )
+
+
+def _socket(options: ImportOptions) -> Path:
+    if options.address is not None:
+        return options.address
+    return Host(options.host_root).path(SOCKET)
+
+
+def _check_importable(reference: Reference, manifest: Manifest) -> None:
+    """Refuse what has no chunk index for the layers it has."""
+    if not is_packed(manifest):
+        raise UsageError(
+            f"{reference} was not packed by modelpack; let containerd pull it: crictl pull "
+            f"{reference}"
+        )
+    if not is_intact(manifest):
+        raise UsageError(
+            f"{reference}: its layers are not those that were packed (a copier recompressed them); "
+            "copy it again with modelpack copy or skopeo copy --preserve-digests, or let "
+            f"containerd pull it: crictl pull {reference}"
+        )
+
+
+def _check_config(reference: Reference, manifest: Manifest, config: bytes) -> None:
+    """Prove that the config lists the manifest's layers and is for this machine."""
+    value = load_json(config, "image config")
+    try:
+        listed = value["rootfs"]["diff_ids"]
+        system, architecture = value["os"], value["architecture"]
+    except (KeyError, TypeError) as error:
+        raise FormatError(
+            f"{reference}: its image config lacks members that it must have"
+        ) from error
+    if listed != [str(layer.digest) for layer in manifest.layers]:
+        raise IntegrityError(f"{reference}: its image config lists other layers")
+    machine = os.uname().machine
+    mine = _ARCHITECTURES.get(machine, machine)
+    if (system, architecture) != ("linux", mine):
+        raise UsageError(
+            f"{reference} is for {system!s:.40}/{architecture!s:.40} and this node is linux/{mine}, "
+            f"so containerd would not mount it; push it once more with --platform linux/{mine} "
+            "(the weights are not uploaded again)"
+        )
+
+
+class _Warnings:
+    """Passes events on and keeps the warnings."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.messages: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self.messages.append(event.message)
+        self._observer(event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Import:
+    """One import of an artifact that may be imported."""
+
+    client: Containerd
+    cri: CriImages | None
+    name: RegistryReference
+    repository: Repository
+    artifact: Artifact
+    config: bytes
+    options: ImportOptions
+    connection: ConnectionOptions
+    observer: _Warnings
+
+    def run(self) -> ImportResult:
+        manifest = self.artifact.manifest
+        chain = records.chain_ids(layer.digest for layer in manifest.layers)
+        if self._is_there(chain):
+            announce(self.artifact.index, (), fetch_bytes=0, observer=self.observer)
+            return self._result(Built(), str(manifest.config.digest))
+        # 1. Hold all that follows, against garbage collection and other processes.
+        with Workplace(
+            self.client,
+            Host(self.options.host_root),
+            manifest.digest,
+            self.artifact.index.total_bytes,
+            self.observer,
+        ) as place:
+            # 2. Fetch what is missing, verified, and commit a snapshot for each layer.
+            builder = Builder(
+                place=place,
+                repository=self.repository,
+                artifact=self.artifact,
+                chain=chain,
+                name=records.repository_name(self.name),
+                seeds=self.options.seeds,
+                full=self.options.verify == "full",
+                connection=self.connection,
+                observer=self.observer,
+            )
+            built = builder.run()
+            # 3. Store the documents, linked to each other and to the snapshots.
+            records.write_documents(place.client, manifest, self.config, chain)
+            # 4. Have the image recorded; every layer is in place, so nothing is fetched.
+            image_id = self._record(place.client)
+            # 5. Leaving drops the lease: the records hold everything now.
+        return self._result(built, image_id)
+
+    def _is_there(self, chain: Sequence[str]) -> bool:
+        """Tell whether nothing is left to do; a full verification is always done."""
+        return (
+            self.options.verify != "full"
+            and self.client.snapshot(chain[-1]) is not None
+            and records.is_recorded(
+                self.client, self.cri, self.name, self.artifact.manifest, pin=self.options.pin
+            )
+        )
+
+    def _record(self, client: Containerd) -> str:
+        manifest = self.artifact.manifest
+        if self.cri is None:
+            return records.record_directly(client, self.name, manifest)
+        tag = records.tag_name(self.name)
+        before = client.image(tag) if tag is not None else None
+        image_id = records.record_through_cri(
+            client, self.cri, self.name, manifest, self._credentials(), pin=self.options.pin
+        )
+        if (
+            self.options.unpin_superseded
+            and before is not None
+            and before.target.digest != manifest.digest
+        ):
+            records.unpin_superseded(client, before.target.digest)
+        return image_id
+
+    def _credentials(self) -> Credentials | None:
+        """Return the login that containerd should use, which a mirror's is not."""
+        if self.options.credentials is not None:
+            return self.options.credentials
+        if self.connection.credentials is not None and self.options.name is None:
+            return self.connection.credentials
+        return find_credentials(
+            self.name.registry, self.name.repository, only=self.connection.auth_file
+        )
+
+    def _result(self, built: Built, image_id: str) -> ImportResult:
+        artifact = self.artifact
+        total = artifact.index.total_bytes
+        pull = PullResult(
+            reference=str(self.repository.reference),
+            digest=str(artifact.manifest.digest),
+            files=len(artifact.index.files),
+            bytes=total,
+            fetched_bytes=artifact.fetched_bytes + len(self.config) + built.received_bytes,
+            reused_bytes=total - built.content_bytes,
+            removed=0,
+            verified=self.options.verify,
+            warnings=tuple(self.observer.messages),
+        )
+        return ImportResult(
+            pull=pull,
+            image_id=image_id,
+            snapshots=len(artifact.manifest.layers),
+            imported_bytes=built.imported_bytes,
+        )
