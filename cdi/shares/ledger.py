@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cdi._reader import ObjectReader
 from cdi.errors import CdiError, Fault
+from cdi.inventory_reader import InventoryReader
 from cdi.shares.model import Share, claim_fault
 
 VERSION = 1
@@ -79,9 +79,9 @@ class Ledger:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InvalidLedgerError(f"{source} is not a ledger: {error}") from error
-        reader = ObjectReader(value, "", faults)
+        reader = InventoryReader(value, "", faults)
         version = reader.integer("version", 0, 2**31)
-        shares = reader.objects("shares", Share.read, required=True)
+        shares = reader.records("shares", Share.read, required=True)
         reader.finish()
         if version != VERSION and not faults:
             faults.append(Fault(path="version", reason=f"is {version}, not {VERSION}"))

@@ -16,6 +16,7 @@ from typing import Self
 from cdi._reader import ObjectReader
 from cdi.errors import CdiError, CdiUsageError
 from cdi.inventory import Vendor
+from cdi.inventory_reader import InventoryReader
 from cdi.names import QualifiedName
 from cdi.vendors import MODULES
 
@@ -182,12 +183,14 @@ class Share:
         return tuple(part.device for part in self.parts)
 
     @classmethod
-    def read(cls, reader: ObjectReader) -> Self:
+    def read(cls, reader: InventoryReader) -> Self:
         """Read the fields, noting faults in the reader."""
-        vendor = reader.string("vendor", required=True)
+        vendor = reader.choice("vendor", Vendor, required=True) or Vendor.NVIDIA
+        if vendor not in SHARE_VENDORS:
+            reader.fault("vendor", f"is {vendor}, whose devices cannot be shared")
         value = cls(
             claim=reader.string("claim", required=True),
-            vendor=Vendor(vendor) if vendor in set(SHARE_VENDORS) else Vendor.NVIDIA,
+            vendor=vendor,
             parts=reader.objects("parts", Part.read, required=True),
             path=reader.string("path", required=True),
             hook_path=reader.string("hookPath", required=True),

@@ -73,12 +73,14 @@ def test_finding_and_replacing():
         lambda v: v["shares"][0].update(claim="../../etc/passwd"),
         lambda v: v["shares"][0].update(parts=[]),
         lambda v: v["shares"][0].update(vendor=3),
+        lambda v: v["shares"][0].update(vendor="acme"),
+        lambda v: v["shares"][0].update(vendor="intel"),
         lambda v: v["shares"][0]["parts"][0].update(memory="8Gi"),
         lambda v: v["shares"][0]["parts"][0].update(memory=0),
         lambda v: v["shares"][0]["parts"][0].update(cores=101),
         lambda v: v["shares"][0]["parts"][0].pop("device"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_what_is_no_ledger(change):
     value = json.loads(Ledger((ONE,)).text())
