@@ -1,4 +1,4 @@
-"""``modelpack pull REF DEST``."""
+"""``modelpack pull REF DEST``, and into a container runtime: ``pull REF --into containerd``."""
 
 import time
 from pathlib import Path
@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from modelpack.cli import _into
 from modelpack.cli import _options as options
 from modelpack.cli._output import human_bytes, print_json, print_text
 from modelpack.cli._progress import progress
+from modelpack.errors import UsageError
 
 
 def pull_command(
@@ -16,8 +18,9 @@ def pull_command(
         str, typer.Argument(metavar="REF", help="HOST/NAME:TAG[@DIGEST], or oci:PATH:TAG on disk.")
     ],
     destination: Annotated[
-        Path, typer.Argument(metavar="DEST", help="The directory to bring to that state.")
-    ],
+        Path | None,
+        typer.Argument(metavar="DEST", help="The directory to bring to that state."),
+    ] = None,
     *,
     include: options.Include = None,
     exclude: options.Exclude = None,
@@ -47,6 +50,12 @@ def pull_command(
             "every layer.",
         ),
     ] = "chunks",
+    into: _into.Into = None,
+    address: _into.Address = None,
+    namespace: _into.Namespace = None,
+    snapshotter: _into.Snapshotter = None,
+    host_root: _into.HostRoot = None,
+    pin: _into.Pin = None,
     plain_http: options.PlainHttp = False,
     ca_file: options.CaFile = None,
     insecure: options.Insecure = False,
@@ -60,8 +69,6 @@ def pull_command(
     Run it again after anything went wrong: it goes on where it stopped. A newer version fetches
     only the chunks that are not on this machine yet.
     """
-    from modelpack.api import pull
-
     connection = options.connection_options(
         plain_http=plain_http,
         ca_file=ca_file,
@@ -69,7 +76,40 @@ def pull_command(
         max_connections=max_connections,
         limit_rate=limit_rate,
     )
+    containerd = {
+        "address": address,
+        "namespace": namespace,
+        "snapshotter": snapshotter,
+        "host_root": host_root,
+        "pin": pin,
+    }
     started = time.monotonic()
+    if into is not None:
+        if destination is not None or include or exclude or force:
+            raise UsageError(
+                "--into takes whole models; DEST, --include, --exclude, --force do not go with it"
+            )
+        with progress("pulling", quiet=quiet or json) as observer:
+            imported = _into.pull_into(
+                reference,
+                into,
+                containerd=containerd,
+                seeds=tuple(seed or ()),
+                verify=verify,
+                connection=connection,
+                gate=None,
+                observer=observer,
+            )
+        _into.print_import(imported, into, time.monotonic() - started, json=json)
+        return
+    if destination is None:
+        raise UsageError("name a directory to pull into, or a container runtime with --into")
+    if any(value is not None for value in containerd.values()):
+        raise UsageError(
+            "--address, --namespace, --snapshotter, --host-root and --pin need --into containerd"
+        )
+    from modelpack.api import pull
+
     with progress("pulling", quiet=quiet or json) as observer:
         result = pull(
             reference,

@@ -13,18 +13,16 @@ Stop an import from another thread by having the observer raise: the exception c
 ``import_model``, and the next run goes on.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
+from modelpack.artifact import Artifact, load_artifact
 from modelpack.connect import open_repository
-from modelpack.errors import FormatError, IntegrityError, UsageError
-from modelpack.events import Event, Observer, Warned, ignore
-from modelpack.manifest import Manifest, load_json
-from modelpack.pulling import VERIFY_LEVELS, Gate, PullResult, resolve_model
+from modelpack.errors import UsageError
+from modelpack.events import Observer, ignore
+from modelpack.pulling import VERIFY_LEVELS, Gate, PullResult
 from modelpack.reference import Reference, RegistryReference, parse_reference
 from modelpack.registry.credentials import Credentials, find_credentials
 from modelpack.registry.options import ConnectionOptions
@@ -35,14 +33,12 @@ from modelpack.runtime.cri import CriImages
 from modelpack.runtime.grpcapi import Connection
 from modelpack.runtime.mounts import Host
 from modelpack.runtime.options import NAMESPACE, SOCKET, ImportOptions, ImportResult
+from modelpack.runtime.source import Warnings, check_platform, fetch_image
 from modelpack.runtime.workplace import Workplace
 from modelpack.storage import Repository
 
 # Image volumes came with this one.
 _OLDEST = (2, 1)
-_MAX_CONFIG_BYTES = 4 * 1024 * 1024
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x",
-                  "riscv64": "riscv64", "loongarch64": "loong64"}  # fmt: skip
 
 
 def import_model(
@@ -97,13 +93,9 @@ def import_from(
         )
         cri = CriImages(channel) if options.namespace == NAMESPACE else None
         check_runtime(client, cri)
-        warnings = _Warnings(observer)
-        manifest = resolve_model(repository, warnings)
-        if gate is not None:
-            gate(repository.reference, manifest)
-        _check_importable(repository.reference, manifest)
-        config = repository.fetch_blob(manifest.config, max_bytes=_MAX_CONFIG_BYTES)
-        _check_config(repository.reference, manifest, config)
+        warnings = Warnings(observer)
+        manifest, config = fetch_image(repository, gate, warnings)
+        check_platform(repository.reference, config)
         job = _Import(
             client=client,
             cri=cri,
@@ -151,56 +143,6 @@ def _socket(options: ImportOptions) -> Path:
     return Host(options.host_root).path(SOCKET)
 
 
-def _check_importable(reference: Reference, manifest: Manifest) -> None:
-    """Refuse what has no chunk index for the layers it has."""
-    if not is_packed(manifest):
-        raise UsageError(
-            f"{reference} was not packed by modelpack; let containerd pull it: crictl pull "
-            f"{reference}"
-        )
-    if not is_intact(manifest):
-        raise UsageError(
-            f"{reference}: its layers are not those that were packed (a copier recompressed them); "
-            "copy it again with modelpack copy or skopeo copy --preserve-digests, or let "
-            f"containerd pull it: crictl pull {reference}"
-        )
-
-
-def _check_config(reference: Reference, manifest: Manifest, config: bytes) -> None:
-    """Prove that the config lists the manifest's layers and is for this machine."""
-    value = load_json(config, "image config")
-    try:
-        listed = value["rootfs"]["diff_ids"]
-        system, architecture = value["os"], value["architecture"]
-    except (KeyError, TypeError) as error:
-        raise FormatError(
-            f"{reference}: its image config lacks members that it must have"
-        ) from error
-    if listed != [str(layer.digest) for layer in manifest.layers]:
-        raise IntegrityError(f"{reference}: its image config lists other layers")
-    machine = os.uname().machine
-    mine = _ARCHITECTURES.get(machine, machine)
-    if (system, architecture) != ("linux", mine):
-        raise UsageError(
-            f"{reference} is for {system!s:.40}/{architecture!s:.40} and this node is linux/{mine}, "
-            f"so containerd would not mount it; push it once more with --platform linux/{mine} "
-            "(the weights are not uploaded again)"
-        )
-
-
-class _Warnings:
-    """Passes events on and keeps the warnings."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.messages: list[str] = []
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Warned):
-            self.messages.append(event.message)
-        self._observer(event)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Import:
     """One import of an artifact that may be imported."""
@@ -213,7 +155,7 @@ class _Import:
     config: bytes
     options: ImportOptions
     connection: ConnectionOptions
-    observer: _Warnings
+    observer: Warnings
 
     def run(self) -> ImportResult:
         manifest = self.artifact.manifest
