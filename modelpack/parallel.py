@@ -6,7 +6,7 @@ of them cost nothing up front, and the first error stops the rest.
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -15,20 +15,21 @@ def for_each(function: Callable[[T], object], items: Iterable[T], threads: int) 
     """Call ``function`` with every item, in ``threads`` threads.
 
     Raises:
-        BaseException: the first that a call raised, after all threads have stopped.
+        BaseException: the first that a call, or the iterable, raised, after all threads have
+            stopped.
     """
     source = iter(items)
+    end: Any = object()
     lock = threading.Lock()
     errors: list[BaseException] = []
 
     def work() -> None:
         while not errors:
-            with lock:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    return
             try:
+                with lock:
+                    item = next(source, end)
+                if item is end:
+                    return
                 function(item)
             except BaseException as error:  # noqa: BLE001 - raised again below
                 errors.append(error)
