@@ -20,6 +20,7 @@ from modelpack.artifact import DEFAULT_PLATFORM
 from modelpack.connect import open_repository
 from modelpack.copying import CopyResult
 from modelpack.events import Observer, ignore
+from modelpack.plainpull import Judge
 from modelpack.pulling import Gate, PullOptions, PullResult
 from modelpack.pushing import PushOptions, PushResult
 from modelpack.reference import Reference, parse_reference
@@ -70,6 +71,7 @@ def pull(
     verify: str = "chunks",
     force: bool = False,
     gate: Gate | None = None,
+    judge: Judge | None = None,
     connection: "ConnectionOptions | None" = None,
     observer: Observer = ignore,
 ) -> PullResult:
@@ -83,7 +85,9 @@ def pull(
         limit_rate=connection.limit_rate if connection else None,
     )
     with open_repository(reference, connection, observer=observer) as repository:
-        return pulling.pull(repository, Path(destination), options, gate=gate, observer=observer)
+        return pulling.pull(
+            repository, Path(destination), options, gate=gate, judge=judge, observer=observer
+        )
 
 
 def verify(directory: PathLike, *, observer: Observer = ignore) -> DirectoryReport:

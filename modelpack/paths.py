@@ -16,6 +16,8 @@ from modelpack.errors import FormatError
 
 METADATA_DIR = ".modelpack"
 """The one top-level directory that belongs to modelpack, in artifacts and in destinations."""
+SIGNATURE_NAME = "model.sig"
+"""Where a signature over the files lies in a model directory; it is no part of the model."""
 
 # Linux limits: a name has at most 255 bytes (NAME_MAX), a path 4096 with its NUL (PATH_MAX). The
 # destination's own path needs room as well.

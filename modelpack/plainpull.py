@@ -8,7 +8,7 @@ against them. Slower than a ranged pull and not resumable inside a layer, but no
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,13 @@ from modelpack.descriptor import (
     Descriptor,
 )
 from modelpack.digest import chunk_hash
-from modelpack.errors import FormatError, IntegrityError, NotFoundError, TransientError
+from modelpack.errors import (
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    PolicyError,
+    TransientError,
+)
 from modelpack.events import Finished, Moved, Observer, Planned, Retried, Warned
 from modelpack.manifest import Manifest, load_json
 from modelpack.paths import METADATA_DIR, check_path, check_paths
@@ -33,6 +39,9 @@ from modelpack.storage import ByteStream, Repository, VerifyingStream
 from modelpack.stores.destination import Destination, open_destination
 from modelpack.stores.files import mapped_errors
 from modelpack.untar import decompressed, entries, is_metadata
+
+Judge = Callable[[Mapping[str, Path]], None]
+"""Decides, by path in the artifact and place on disk, whether files may get their names."""
 
 _TRIES = 3
 # What ModelPack's filepath was called before the specification went to the CNCF.
@@ -80,10 +89,12 @@ def plain_pull(
     selection: Selection,
     force: bool,
     observer: Observer,
+    judge: Judge | None = None,
 ) -> PlainResult:
     """Bring a directory to the state of a manifest's layers.
 
     Raises:
+        PolicyError: ``judge`` refuses what a file holds; none has got its name.
         FormatError: a layer of an unknown kind, or an entry that is refused.
         IntegrityError: a layer's bytes do not have its digest, or a file not its index's hashes.
     """
@@ -109,6 +120,12 @@ def plain_pull(
         files = {path: item for path, item in harvest.files.items() if selection.takes(path)}
         if not files:
             raise NotFoundError(f"{repository.reference} has no file to pull")
+        if judge is not None:
+            try:
+                judge({path: item.staged for path, item in files.items()})
+            except PolicyError:
+                _empty(staging)
+                raise
         removed = _place(
             target, repository, manifest, files, harvest, selection, staging, force=force
         )

@@ -24,7 +24,7 @@ from modelpack.events import Finished, Observer, Planned, Resolved, Warned, igno
 from modelpack.filling import check_layer, fill_staging
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
-from modelpack.plainpull import plain_pull
+from modelpack.plainpull import Judge, plain_pull
 from modelpack.plan import ChunkMap
 from modelpack.reference import Reference
 from modelpack.reuse import LocalChunks
@@ -97,6 +97,7 @@ def pull(
     options: PullOptions | None = None,
     *,
     gate: Gate | None = None,
+    judge: Judge | None = None,
     observer: Observer = ignore,
 ) -> PullResult:
     """Bring a directory to the state of an artifact, and prove it.
@@ -105,8 +106,12 @@ def pull(
     A normal return proves that every file asked for is complete, has the chunk hashes of an index
     that the manifest's digest covers, and is durable.
 
+    ``judge`` is asked about the unpacked files of an artifact without a chunk index, into which
+    ``gate`` could not look, before they get their names.
+
     Raises:
         NotFoundError: no such reference, or no file matches the selection.
+        PolicyError: ``gate`` or ``judge`` refuses.
         IntegrityError: the registry's bytes are not what the manifest promises, or the
             destination holds a link where a file or directory must be.
         UsageError: the destination holds files that no pull put there.
@@ -120,7 +125,7 @@ def pull(
     if gate is not None:
         gate(repository.reference, manifest)
     if not (is_packed(manifest) and is_intact(manifest)):
-        return _pull_plain(repository, manifest, destination, chosen, watcher)
+        return _pull_plain(repository, manifest, destination, chosen, judge, watcher)
     artifact = load_artifact(repository, manifest)
     selected = _select(artifact.index, chosen.selection)
     with open_destination(destination, watcher) as target:
@@ -340,6 +345,7 @@ def _pull_plain(
     manifest: Manifest,
     destination: Path,
     options: PullOptions,
+    judge: Judge | None,
     observer: _Watcher,
 ) -> PullResult:
     if is_packed(manifest):
@@ -356,6 +362,7 @@ def _pull_plain(
         selection=options.selection,
         force=options.force,
         observer=observer,
+        judge=judge,
     )
     return PullResult(
         reference=str(repository.reference),

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.errors import FormatError, NotFoundError, UsageError
-from modelpack.paths import METADATA_DIR, check_path
+from modelpack.paths import MAX_PATH_PARTS, METADATA_DIR, SIGNATURE_NAME, check_path
 from modelpack.selection import Selection
 
-# Version control and download bookkeeping, which belong to the working copy and not the model.
-SKIPPED_TOP_LEVEL = frozenset({METADATA_DIR, ".git"})
+# Version control and download bookkeeping, which belong to the working copy and not the model, and
+# a signature, which is over other files than these as soon as one of them changes.
+SKIPPED_TOP_LEVEL = frozenset({METADATA_DIR, ".git", SIGNATURE_NAME})
 SKIPPED_PATHS = frozenset({".cache/huggingface"})
 _EXECUTABLE = 0o755
 _PLAIN = 0o644
@@ -114,6 +115,8 @@ def _walk(
         if path in SKIPPED_PATHS or (not relative and entry.name in SKIPPED_TOP_LEVEL):
             skipped.append(path)
         elif entry.is_dir(follow_symlinks=False):
+            if path.count("/") + 1 >= MAX_PATH_PARTS:
+                raise FormatError(f"{entry.path[:200]!r}... is nested too deep to be packed")
             yield from _walk(Path(entry.path), path, skipped)
         else:
             yield path, entry

@@ -22,7 +22,7 @@ from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageEr
 from modelpack.events import Finished, Moved, Observer, Planned, Warned, ignore
 from modelpack.manifest import Manifest, load_json, parse_manifest
 from modelpack.parallel import for_each
-from modelpack.paths import METADATA_DIR
+from modelpack.paths import METADATA_DIR, SIGNATURE_NAME
 from modelpack.pulling import resolve_model
 from modelpack.storage import Repository, VerifyingStream, iterate
 from modelpack.stores.destination import MANIFEST, read_receipt
@@ -141,7 +141,7 @@ def verify_directory(directory: Path, *, observer: Observer = ignore) -> Directo
         )
     )
     missing, changed = _check_files(directory, index, chosen, observer)
-    expected = {file.path for file in index.files}
+    expected = {SIGNATURE_NAME, *(file.path for file in index.files)}
     return DirectoryReport(
         directory=str(directory),
         reference=receipt.reference if receipt else None,

@@ -23,15 +23,12 @@ from typing import Any
 
 from modelpack.errors import FormatError, IntegrityError, PolicyError, UsageError
 from modelpack.manifest import canonical_json
-from modelpack.paths import check_path
+from modelpack.paths import SIGNATURE_NAME, check_path
 from modelpack.signing import dsse
 from modelpack.signing._fields import items, members, text
 from modelpack.signing.bundle import Bundle, key_bundle, parse_bundle
 from modelpack.signing.keys import PrivateKey, PublicKey
 from modelpack.signing.statement import OMS_SIGNATURE, STATEMENT_V1, Statement
-
-SIGNATURE_NAME = "model.sig"
-"""Where the signature lies in a model directory; it cannot sign itself."""
 
 # What model_signing passes over at the top of a directory whatever it is told, so that signing one
 # of these would make its verification fail.
