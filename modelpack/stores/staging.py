@@ -83,15 +83,19 @@ class Staging:
         self.verified_chunks: set[int] = set()
         self.fetched_bytes = 0
         """Content that came over the wire in this run."""
-        with mapped_errors(f"cannot use {directory}"):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            directory.chmod(0o700)
-            self._check_space()
-            self._journal = os.open(
-                directory / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
-        self._recover()
+        self._journal = -1
         self._syncer = threading.Thread(target=self._sync_loop, name="modelpack-sync", daemon=True)
+        try:
+            with mapped_errors(f"cannot use {directory}"):
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                directory.chmod(0o700)
+                self._check_space()
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._journal = os.open(directory / JOURNAL, flags, 0o600)
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
         self._syncer.start()
 
     # --- writing -----------------------------------------------------------------------------
@@ -231,22 +235,33 @@ class Staging:
                 self._bits[:] = stored[_KEY_BYTES:]
             else:
                 os.ftruncate(self._journal, 0)
-            for number in self.files:
-                self._recover_file(number)
+            sizes = {number: self._partial_size(number) for number in self.files}
+            lost = [n for n, size in sizes.items() if size != self._index.files[n].size]
+            # A lost file is made again in full length: before that, the journal must stop vouching
+            # for it, or its holes would pass for content after a crash.
+            if sum(self._forget(number) for number in lost):
+                self._write_journal()
+            for number, size in sizes.items():
+                if size is not None:
+                    self._recover_file(number)
+
+    def _partial_size(self, number: int) -> int | None:
+        try:
+            return os.stat(self.path(number), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    def _forget(self, number: int) -> int:
+        """Take a file's chunks off the journal's list; return how many were on it."""
+        count = 0
+        for chunk in self._index.files[number].chunks:
+            count += self._bits[chunk >> 3] >> (chunk & 7) & 1
+            self._bits[chunk >> 3] &= ~(1 << (chunk & 7))
+        return count
 
     def _recover_file(self, number: int) -> None:
-        file = self._index.files[number]
-        try:
-            status = os.stat(self.path(number), follow_symlinks=False)
-        except FileNotFoundError:
-            for chunk in file.chunks:
-                self._bits[chunk >> 3] &= ~(1 << (chunk & 7))
-            return
-        if status.st_size != file.size:
-            for chunk in file.chunks:
-                self._bits[chunk >> 3] &= ~(1 << (chunk & 7))
         with self._file(number) as fd:
-            for chunk in file.chunks:
+            for chunk in self._index.files[number].chunks:
                 if self._bits[chunk >> 3] >> (chunk & 7) & 1:
                     self.verified_chunks.add(chunk)
                 elif self._hashes_right(fd, chunk):
@@ -307,9 +322,9 @@ class Staging:
         if self._syncer.is_alive():
             self._syncer.join()
         with self._lock:
-            for fd in self._open.values():
-                os.close(fd)
-            self._open.clear()
+            # After a second interrupt a worker may still write: its descriptor stays its own.
+            for number in self._open.keys() - self._in_use.keys():
+                os.close(self._open.pop(number))
         if self._journal >= 0:
             os.close(self._journal)
             self._journal = -1
