@@ -9,6 +9,7 @@ Leaves out what the bytes mean.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,10 +47,12 @@ class FileRegion:
             IntegrityError: the file is gone, is no regular file any more, or has another length.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # O_NONBLOCK: a FIFO that came into its place must not hold the open
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise IntegrityError(f"{self.path} cannot be read: {error.strerror}") from error
-        if os.fstat(fd).st_size != self.size:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
             os.close(fd)
             raise IntegrityError(f"{self.path} changed while it was being read; try again")
         return fd

@@ -63,6 +63,8 @@ class LocalChunks:
             return None
         try:
             data = os.pread(fd, length, offset)
+        except OSError:  # a disk that fails
+            return None
         finally:
             os.close(fd)
         return data if chunk_hash(data) == value else None

@@ -16,6 +16,8 @@ from pathlib import Path
 from modelpack.errors import IntegrityError, ModelpackError, SpaceError, UsageError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Without O_NONBLOCK a FIFO in a file's place would hold the open until somebody writes to it.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -144,14 +146,22 @@ class Tree:
         return status
 
     def open(self, path: str) -> int:
-        """Open a regular file for reading and return its descriptor."""
+        """Open a regular file for reading and return its descriptor.
+
+        Raises:
+            IntegrityError: there is something that is no regular file.
+        """
         with self.parent(path) as (fd, name):
             try:
-                return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                found = os.open(name, _READ, dir_fd=fd)
             except OSError as error:
-                if error.errno == errno.ELOOP:
-                    raise IntegrityError(f"{self.root / path} is a symlink") from error
+                if error.errno in {errno.ELOOP, errno.ENXIO}:
+                    raise IntegrityError(f"{self.root / path} is no regular file") from error
                 raise
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise IntegrityError(f"{self.root / path} is no regular file")
+        return found
 
     def unlink(self, path: str) -> None:
         """Remove a file, and the directories that are empty without it."""

@@ -73,6 +73,13 @@ def test_a_file_that_became_a_link(region, tmp_path):
         joined(BlobContent((region,)))
 
 
+def test_a_file_that_became_a_fifo(region):
+    region.path.unlink()
+    os.mkfifo(region.path)
+    with pytest.raises(IntegrityError, match="changed while it was being read"):
+        joined(BlobContent((region,)))
+
+
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(bytes(3 * PIECE_BYTES))
