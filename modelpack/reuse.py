@@ -11,12 +11,12 @@ from pathlib import Path
 from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
 from modelpack.chunking import chunk_lengths
 from modelpack.digest import ChunkHash, chunk_hash
-from modelpack.errors import FormatError, IntegrityError
+from modelpack.errors import FormatError, ModelpackError
 from modelpack.metadata import CHUNKS
 from modelpack.packing import chunk_lengths_of
 from modelpack.paths import METADATA_DIR
 from modelpack.scan import ScannedFile, scan_directory
-from modelpack.stores.files import Tree
+from modelpack.stores.files import Tree, mapped_errors
 
 
 class LocalChunks:
@@ -59,7 +59,7 @@ class LocalChunks:
         number, path, offset, length = self._places[value]
         try:
             fd = self._trees[number].open(path)
-        except (OSError, IntegrityError):
+        except (FileNotFoundError, ModelpackError):
             return None
         try:
             data = os.pread(fd, length, offset)
@@ -89,16 +89,20 @@ class LocalChunks:
             if above not in numbers:
                 numbers[above] = self._add_tree(above)
             path = file.source.relative_to(above).as_posix()
-            fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                offset = 0
-                for length in _lengths(fd, file):
-                    value = chunk_hash(os.pread(fd, length, offset))
-                    if value in self._wanted:
-                        self._places.setdefault(value, (numbers[above], path, offset, length))
-                    offset += length
-            finally:
-                os.close(fd)
+            with mapped_errors(f"cannot read {file.source}"):
+                self._hash_file(file, numbers[above], path)
+
+    def _hash_file(self, file: ScannedFile, number: int, path: str) -> None:
+        fd = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            offset = 0
+            for length in _lengths(fd, file):
+                value = chunk_hash(os.pread(fd, length, offset))
+                if value in self._wanted:
+                    self._places.setdefault(value, (number, path, offset, length))
+                offset += length
+        finally:
+            os.close(fd)
 
 
 def _lengths(fd: int, file: ScannedFile) -> Iterable[int]:

@@ -13,7 +13,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelpack.errors import IntegrityError, ModelpackError, SpaceError, UsageError
+from modelpack.errors import (
+    IntegrityError,
+    ModelpackError,
+    NotFoundError,
+    SpaceError,
+    UsageError,
+)
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Without O_NONBLOCK a FIFO in a file's place would hold the open until somebody writes to it.
@@ -22,15 +28,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
-def mapped_errors(what: str) -> Iterator[None]:
+def mapped_errors(what: str, *, but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
     """Turn the operating system's errors into the project's, naming ``what``.
 
     Raises:
         SpaceError: no space, over quota, or a file larger than the file system takes.
         ModelpackError: anything else the operating system reports.
+        OSError: of a kind in ``but``, as it is.
     """
     try:
         yield
+    except but:
+        raise
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise SpaceError(f"{what}: {error.strerror}; free some space and run again") from error
@@ -94,15 +103,23 @@ class Tree:
     """A directory, below which paths are walked one name at a time and links never followed.
 
     Every method takes a '/'-separated path below the root. A link met on the way, or a directory
-    where a file should be, raises IntegrityError: nothing is read or written through it.
+    where a file should be, raises IntegrityError: nothing is read or written through it. What the
+    operating system refuses raises ModelpackError.
     """
 
     def __init__(self, root: Path) -> None:
-        """Open ``root``, which must be a directory (or a link to one: the user named it)."""
+        """Open ``root``, which must be a directory (or a link to one: the user named it).
+
+        Raises:
+            NotFoundError, UsageError: there is none, or it is something else.
+        """
         try:
-            self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with mapped_errors(f"cannot read {root}", but=(NotADirectoryError, FileNotFoundError)):
+                self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except NotADirectoryError as error:
             raise UsageError(f"{root} is not a directory") from error
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{root} does not exist") from error
         self.root = root
 
     def close(self) -> None:
@@ -134,7 +151,7 @@ class Tree:
             IntegrityError: there is something that is no regular file.
         """
         try:
-            with self.parent(path) as (fd, name):
+            with self._readable(path), self.parent(path) as (fd, name):
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
@@ -149,13 +166,16 @@ class Tree:
         """Open a regular file for reading and return its descriptor.
 
         Raises:
+            FileNotFoundError: there is nothing.
             IntegrityError: there is something that is no regular file.
         """
-        with self.parent(path) as (fd, name):
+        with self._readable(path), self.parent(path) as (fd, name):
             try:
                 found = os.open(name, _READ, dir_fd=fd)
             except OSError as error:
-                if error.errno in {errno.ELOOP, errno.ENXIO}:
+                if error.errno == errno.ELOOP:
+                    raise IntegrityError(f"{self.root / path} is a symlink") from error
+                if error.errno == errno.ENXIO:
                     raise IntegrityError(f"{self.root / path} is no regular file") from error
                 raise
         if not stat.S_ISREG(os.fstat(found).st_mode):
@@ -165,7 +185,11 @@ class Tree:
 
     def unlink(self, path: str) -> None:
         """Remove a file, and the directories that are empty without it."""
-        with contextlib.suppress(FileNotFoundError), self.parent(path) as (fd, name):
+        with (
+            contextlib.suppress(FileNotFoundError),
+            mapped_errors(f"cannot remove {self.root / path}", but=(FileNotFoundError,)),
+            self.parent(path) as (fd, name),
+        ):
             os.unlink(name, dir_fd=fd)
         above = path.rpartition("/")[0]
         while above:
@@ -175,6 +199,9 @@ class Tree:
             except OSError:
                 return
             above = above.rpartition("/")[0]
+
+    def _readable(self, path: str) -> contextlib.AbstractContextManager[None]:
+        return mapped_errors(f"cannot read {self.root / path}", but=(FileNotFoundError,))
 
     def _enter(self, fd: int, name: str, path: str, *, create: bool) -> int:
         if create:
