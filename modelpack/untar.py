@@ -17,7 +17,19 @@ from modelpack.storage import ByteStream
 # More entries than the largest image has; a bound for hostile tars of empty files.
 MAX_ENTRIES = 1_000_000
 _INPUT_BYTES = 256 * 1024
-_DAMAGE = (tarfile.TarError, EOFError, ValueError)
+# A chain of a thousand header extensions makes tarfile recurse too deep.
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, RecursionError)
+# Headers whose content is about the header after them, such as its long name. A name has 4096 bytes
+# at most, an extended attribute 64 KiB.
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MAX_EXTENSION_BYTES = 1024 * 1024
+_SPARSE = "a sparse or special file, which is refused"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
@@ -133,15 +145,22 @@ def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, "Entry"]]:
     try:
         # tarfile asks only for read() in stream mode
         file = cast("IO[bytes]", stream)
-        with tarfile.open(fileobj=file, mode="r|", bufsize=_INPUT_BYTES) as archive:
-            for number, entry in enumerate(archive):
-                if number >= MAX_ENTRIES:
+        with tarfile.open(
+            fileobj=file, mode="r|", bufsize=_INPUT_BYTES, tarinfo=_Header
+        ) as archive:
+            number = 0
+            while entry := archive.next():
+                number += 1
+                if number > MAX_ENTRIES:
                     raise FormatError(f"a layer has more than {MAX_ENTRIES} entries")
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 path = _path(entry.name)
                 if entry.isdir() or not path:
                     continue
                 if not entry.isreg() or entry.issparse():
                     raise FormatError(f"a layer holds {entry.name[:200]!a}: {_kind(entry)}")
+                if entry.size < 0:
+                    raise tarfile.ReadError(f"a file of {entry.size} bytes")
                 content = archive.extractfile(entry)
                 if content is None:
                     raise FormatError(f"a layer holds {entry.name[:200]!a} without content")
@@ -149,6 +168,24 @@ def entries(stream: Decompressed) -> Iterator[tuple[str, int, bool, "Entry"]]:
         stream.drain()
     except _DAMAGE as error:
         raise IntegrityError(f"a layer is no valid tar: {error!s:.100}") from error
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header, looked at before tarfile reads on: it sets no bounds of its own."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        # The hook that tarfile offers to subclasses.
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise FormatError(f"a layer holds {self.name[:200]!a}: {_SPARSE}")
+        if self.type in _EXTENSIONS and not 0 <= self.size <= _MAX_EXTENSION_BYTES:
+            raise tarfile.ReadError(f"a header extension of {self.size} bytes")
+        if self.type == tarfile.XGLTYPE and archive.pax_headers:
+            raise tarfile.ReadError("several global headers")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+    def _proc_gnusparse_10(self, following: tarfile.TarInfo, *_: object) -> None:
+        raise FormatError(f"a layer holds {following.name[:200]!a}: {_SPARSE}")
 
 
 class Entry:
@@ -186,4 +223,4 @@ def _path(name: str) -> str:
 def _kind(entry: tarfile.TarInfo) -> str:
     if entry.issym() or entry.islnk():
         return "a link, which is refused"
-    return "a sparse or special file, which is refused"
+    return _SPARSE
