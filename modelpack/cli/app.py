@@ -2,13 +2,17 @@
 
 import typer
 
-from modelpack.cli import cdi, k8s
+from modelpack.cli import cdi, k8s, policy
+from modelpack.cli.attest import attest_command
 from modelpack.cli.copy import copy_command, tags_command
 from modelpack.cli.diff import diff_command
 from modelpack.cli.inspect import inspect_command
+from modelpack.cli.keygen import keygen_command
 from modelpack.cli.login import login_command, logout_command, version_command
 from modelpack.cli.pull import pull_command
 from modelpack.cli.push import push_command
+from modelpack.cli.sbom import sbom_command
+from modelpack.cli.sign import sign_command
 from modelpack.cli.verify import verify_command
 
 app = typer.Typer(
@@ -33,12 +37,17 @@ def _global_options(
 app.command("push")(push_command)
 app.command("pull")(pull_command)
 app.command("verify")(verify_command)
+app.command("sign")(sign_command)
+app.command("attest")(attest_command)
+app.command("keygen")(keygen_command)
 app.command("inspect")(inspect_command)
 app.command("diff")(diff_command)
+app.command("sbom")(sbom_command)
 app.command("copy")(copy_command)
 app.command("tags")(tags_command)
 app.command("login")(login_command)
 app.command("logout")(logout_command)
 app.command("version")(version_command)
+app.add_typer(policy.app, name="policy")
 app.add_typer(cdi.app, name="cdi")
 app.add_typer(k8s.app, name="k8s")

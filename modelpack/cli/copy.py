@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelpack.cli import _options as options
+from modelpack.cli import _trust
 from modelpack.cli._output import human_bytes, print_json, print_text
 from modelpack.cli._progress import progress
 from modelpack.reference import (
@@ -27,6 +28,13 @@ def copy_command(
     no_referrers: Annotated[
         bool, typer.Option("--no-referrers", help="Leave signatures and other referrers behind.")
     ] = False,
+    key: _trust.VerifyKey = None,
+    identity: _trust.Identity = None,
+    issuer: _trust.Issuer = None,
+    threshold: _trust.Threshold = 1,
+    require_attestation: _trust.RequireAttestation = None,
+    policy: _trust.Policy = None,
+    trust_config: _trust.TrustConfig = None,
     plain_http: options.PlainHttp = False,
     ca_file: options.CaFile = None,
     insecure: options.Insecure = False,
@@ -36,27 +44,40 @@ def copy_command(
 ) -> None:
     """Copy an artifact between registries and layouts, digests unchanged.
 
-    Its ModelPack companion and its referrers (signatures, SBOMs) come along.
+    Its ModelPack companion and its referrers (signatures, SBOMs) come along. A policy, or --key,
+    is asked about the source before anything is copied.
     """
     from modelpack.api import copy
 
     connection = options.connection_options(
         plain_http=plain_http, ca_file=ca_file, insecure=insecure, limit_rate=limit_rate
     )
+    loaded = _trust.chosen_policy(
+        keys=key,
+        identities=identity,
+        issuer=issuer,
+        threshold=threshold,
+        attestations=require_attestation,
+        policy=policy,
+        trust_config=trust_config,
+    )
     started = time.monotonic()
     with progress("copying", quiet=quiet or json) as observer:
+        gate = _trust.gate(loaded, _for_side(source, target, connection), observer=observer)
         result = copy(
-            source,
+            source if gate is None else _trust.let_through(source, gate),
             target,
             with_referrers=not no_referrers,
             source_connection=_for_side(source, target, connection),
             target_connection=_for_side(target, source, connection),
             observer=observer,
         )
+        _trust.taken(gate)
     seconds = time.monotonic() - started
     if json:
-        print_json({**result.to_json(), "seconds": round(seconds, 3)})
+        print_json({**result.to_json(), **_trust.gate_json(gate), "seconds": round(seconds, 3)})
         return
+    _trust.print_accepted(gate)
     print_text(
         f"copied {result.source} to {result.reference}@{result.digest}\n"
         f"  {result.manifests} manifests ({result.referrers} referrers), "

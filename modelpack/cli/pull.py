@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modelpack.cli import _into
+from modelpack.cli import _into, _trust
 from modelpack.cli import _options as options
 from modelpack.cli._output import human_bytes, print_json, print_text
 from modelpack.cli._progress import progress
@@ -56,6 +56,14 @@ def pull_command(
     snapshotter: _into.Snapshotter = None,
     host_root: _into.HostRoot = None,
     pin: _into.Pin = None,
+    key: _trust.VerifyKey = None,
+    identity: _trust.Identity = None,
+    issuer: _trust.Issuer = None,
+    threshold: _trust.Threshold = 1,
+    require_attestation: _trust.RequireAttestation = None,
+    policy: _trust.Policy = None,
+    trust_config: _trust.TrustConfig = None,
+    dry_run: _trust.DryRun = False,
     plain_http: options.PlainHttp = False,
     ca_file: options.CaFile = None,
     insecure: options.Insecure = False,
@@ -67,7 +75,8 @@ def pull_command(
     """Bring a directory to the state of an artifact, every chunk verified.
 
     Run it again after anything went wrong: it goes on where it stopped. A newer version fetches
-    only the chunks that are not on this machine yet.
+    only the chunks that are not on this machine yet. A policy, or --key, is asked before any of
+    the model is fetched.
     """
     connection = options.connection_options(
         plain_http=plain_http,
@@ -76,6 +85,18 @@ def pull_command(
         max_connections=max_connections,
         limit_rate=limit_rate,
     )
+    loaded = _trust.chosen_policy(
+        keys=key,
+        identities=identity,
+        issuer=issuer,
+        threshold=threshold,
+        attestations=require_attestation,
+        policy=policy,
+        trust_config=trust_config,
+    )
+    if dry_run:
+        _trust.print_dry_run(reference, loaded, connection, include, exclude, json=json)
+        return
     containerd = {
         "address": address,
         "namespace": namespace,
@@ -90,6 +111,7 @@ def pull_command(
                 "--into takes whole models; DEST, --include, --exclude, --force do not go with it"
             )
         with progress("pulling", quiet=quiet or json) as observer:
+            gate = _trust.gate(loaded, connection, observer=observer)
             imported = _into.pull_into(
                 reference,
                 into,
@@ -97,9 +119,10 @@ def pull_command(
                 seeds=tuple(seed or ()),
                 verify=verify,
                 connection=connection,
-                gate=None,
+                gate=gate,
                 observer=observer,
             )
+            _trust.taken(gate)
         _into.print_import(imported, into, time.monotonic() - started, json=json)
         return
     if destination is None:
@@ -111,6 +134,7 @@ def pull_command(
     from modelpack.api import pull
 
     with progress("pulling", quiet=quiet or json) as observer:
+        gate = _trust.gate(loaded, connection, include, exclude, observer=observer)
         result = pull(
             reference,
             destination,
@@ -119,13 +143,20 @@ def pull_command(
             seeds=seed or (),
             verify=verify,
             force=force,
+            gate=gate,
+            judge=gate.judge if gate else None,
             connection=connection,
             observer=observer,
         )
+        _trust.taken(gate)
+        _trust.keep_signature(
+            result.reference, result.digest, destination, gate, connection, observer
+        )
     seconds = time.monotonic() - started
     if json:
-        print_json({**result.to_json(), "seconds": round(seconds, 3)})
+        print_json({**result.to_json(), **_trust.gate_json(gate), "seconds": round(seconds, 3)})
         return
+    _trust.print_accepted(gate)
     rate = f", {human_bytes(result.fetched_bytes / seconds)}/s" if seconds > 0 else ""
     print_text(
         f"pulled {result.reference}@{result.digest}\n"

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from modelpack.cli import _options as options
+from modelpack.cli import _trust
+from modelpack.cli import sign as signing
 from modelpack.cli._output import human_bytes, print_json, print_text
 from modelpack.cli._progress import progress
 
@@ -49,6 +51,22 @@ def push_command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Read every file again, even if unchanged.")
     ] = False,
+    sign: Annotated[
+        bool,
+        typer.Option(
+            "--sign",
+            help="Sign what was pushed, as modelpack sign does.",
+            rich_help_panel="Signing",
+        ),
+    ] = False,
+    key: _trust.SignKey = None,
+    identity_token: _trust.IdentityToken = None,
+    trust_config: _trust.TrustConfig = None,
+    attest: _trust.Attest = "",
+    no_files: _trust.NoFiles = False,
+    oms_hash: _trust.OmsHash = "blake3",
+    legacy_sig: _trust.LegacySig = False,
+    bundle: _trust.Bundle = None,
     plain_http: options.PlainHttp = False,
     ca_file: options.CaFile = None,
     insecure: options.Insecure = False,
@@ -72,6 +90,10 @@ def push_command(
         max_connections=max_connections,
         limit_rate=limit_rate,
     )
+    # A key that does not open must not be found out after an hour of uploading.
+    author = signing.author_of_push(
+        sign=sign, key=key, identity_token=identity_token, trust_config=trust_config
+    )
     started = time.monotonic()
     with progress("pushing", quiet=quiet or json) as observer:
         result = push(
@@ -87,9 +109,29 @@ def push_command(
             connection=connection,
             observer=observer,
         )
+    signed = None
+    if author is not None:
+        sources = signing.sources(
+            oms_hash, directory, prefix=prefix, include=include, exclude=exclude
+        )
+        signed = signing.sign_pushed(
+            result.reference,
+            result.digest,
+            author,
+            connection,
+            signing.signing_options(
+                no_files=no_files,
+                oms_hash=oms_hash,
+                sources=sources,
+                attest=attest,
+                legacy_sig=legacy_sig,
+            ),
+        )
+        signing.write_bundle(bundle, signed)
     seconds = time.monotonic() - started
     if json:
-        print_json({**result.to_json(), "seconds": round(seconds, 3)})
+        told = {"signed": signed.to_json()} if signed else {}
+        print_json({**result.to_json(), **told, "seconds": round(seconds, 3)})
         return
     print_text(
         f"pushed {result.reference}@{result.digest}\n"
@@ -98,3 +140,5 @@ def push_command(
         f"  {human_bytes(result.uploaded_bytes)} sent, {human_bytes(result.reused_bytes)} "
         f"already there, {seconds:.1f} s"
     )
+    if signed is not None:
+        signing.print_signed(signed)

@@ -17,27 +17,18 @@ from typing import Any
 from modelpack.errors import FormatError
 from modelpack.manifest import canonical_json, load_json
 from modelpack.signing._fields import base64_bytes, items, members, text
-from modelpack.signing.dsse import MAX_PAYLOAD_BYTES, Envelope
+from modelpack.signing.dsse import Envelope
 from modelpack.signing.keys import PublicKey
+from modelpack.signing.names import MAX_BUNDLE_BYTES, MEDIA_TYPE
 
-MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-MEDIA_TYPE_PREFIX = "application/vnd.dev.sigstore.bundle"
-"""What a referrer's layer must start with to be worth fetching."""
 # The second is how the protobuf specification first spelled 0.3. Older versions lack the log's
 # inclusion proof; a newer one may mean something else, and is refused until it is known.
 ACCEPTED_MEDIA_TYPES = (MEDIA_TYPE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
 
-# A payload in base64 is a third larger; certificates, proofs and timestamps are a few KiB.
-MAX_BUNDLE_BYTES = MAX_PAYLOAD_BYTES * 4 // 3 + 256 * 1024
 MAX_CERTIFICATE_BYTES = 64 * 1024
 # sigstore's clients take one entry and at most 32 timestamps.
 _MAX_LOG_ENTRIES = 32
 _MAX_HINT = 512
-
-# What cosign puts on the referrer's manifest beside the bundle.
-CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
-CONTENT_DSSE = "dsse-envelope"
-PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from modelpack.errors import FormatError, NetworkError, NotFoundError, UsageErro
 from modelpack.manifest import Index, Manifest, canonical_json
 from modelpack.reference import RegistryReference
 from modelpack.signing import simplesigning
-from modelpack.signing.bundle import (
+from modelpack.signing.names import (
     CONTENT_ANNOTATION,
     CONTENT_DSSE,
     MEDIA_TYPE,

@@ -4,7 +4,7 @@ Owns the order in which facts are gathered, and the report of the decision. Leav
 (``signing/verify.py``) and judging (``signing/policy.py``). ``verify``, ``pull``, ``copy`` and
 containerd's verifier all ask here, so none of them trusts what another refuses.
 
-    decision = check(repository, manifest, loaded, records)
+    decision = check(repository, manifest, loaded, records=records)
     decision.require()
 """
 
@@ -42,7 +42,7 @@ from modelpack.signing.verify import (
     verify_bundles,
     verify_simple,
 )
-from modelpack.storage import Fetcher
+from modelpack.storage import Fetcher, Repository
 from modelpack.trust.accepted import Records
 from modelpack.trust.collecting import Collected, collect, collect_simple
 from modelpack.trust.content import judge_artifact
@@ -72,6 +72,8 @@ class Decision:
     signatures: tuple[SignatureVerdict, ...] = ()
     """One for everything that was attached."""
     model_signature: ModelSignature | None = None
+    packed: bool = False
+    """Whether modelpack packed it, so that it has an index."""
     accepted: Accepted | None = field(default=None, repr=False)
     """What to record once the model is taken."""
     fetched_bytes: int = 0
@@ -104,8 +106,7 @@ class Decision:
 
 
 def check(
-    fetcher: Fetcher,
-    reference: Reference,
+    repository: Repository,
     manifest: Manifest | Index,
     loaded: LoadedPolicy,
     *,
@@ -121,6 +122,7 @@ def check(
         NetworkError, AuthError: it cannot be read, which is no verdict.
         FormatError: the record of what was accepted is damaged.
     """
+    reference = repository.reference
     digest = manifest.digest
     annotations = manifest.annotations
     # 1. The rule that is about this reference. What refuses outright needs no signature.
@@ -138,14 +140,16 @@ def check(
             reference=reference, digest=digest, source=loaded.source, rule=rule, verdicts=verdicts
         )
     # 2. Whatever is attached, verified against the signers that the rule names.
-    artifact = _load(fetcher, manifest)
-    signatures, model_signature = _verified(fetcher, digest, artifact, rule, loaded)
-    # 3. Every requirement that needs no file.
-    verdicts = evaluate(loaded.policy, replace(facts, signatures=signatures))
+    artifact = _load(repository, manifest)
+    signatures, model_signature = _verified(repository, digest, artifact, rule, loaded)
+    # 3. Every requirement that needs no file. A signature over the files that does not hold is
+    #    reported, but is no reason for anything: it speaks of no manifest.
+    spoken = [one for one in signatures if one.ok or one.predicate_type != OMS_SIGNATURE]
+    verdicts = evaluate(loaded.policy, replace(facts, signatures=spoken))
     # 4. What the files hold; nothing of an artifact that is refused already is fetched.
     fetched = 0
     if verdicts.ok:
-        judged, fetched = _content(fetcher, artifact, rule, selection or Selection(), cache)
+        judged, fetched = _content(repository, artifact, rule, selection or Selection(), cache)
         verdicts = Verdicts(rules=(*verdicts.rules, *judged))
     return Decision(
         reference=reference,
@@ -155,6 +159,7 @@ def check(
         verdicts=verdicts,
         signatures=signatures,
         model_signature=model_signature,
+        packed=isinstance(manifest, Manifest) and is_packed(manifest),
         accepted=Accepted(
             digest=digest,
             version=annotations.get(VERSION),
@@ -165,11 +170,15 @@ def check(
 
 
 def _verified(
-    fetcher: Fetcher, digest: Digest, artifact: Artifact | None, rule: Rule, loaded: LoadedPolicy
+    repository: Repository,
+    digest: Digest,
+    artifact: Artifact | None,
+    rule: Rule,
+    loaded: LoadedPolicy,
 ) -> tuple[tuple[SignatureVerdict, ...], ModelSignature | None]:
     signers = signers_of(rule)
     certificates = loaded.certificates(signers)
-    found = collect(fetcher, digest)
+    found = collect(repository, digest)
     verdicts = [
         *verify_bundles(found.bundles, subject=digest, signers=signers, certificates=certificates),
         *found.problems,
@@ -178,7 +187,7 @@ def _verified(
     verdicts += files
     # As cosign does: the older shape counts where there is no newer signature.
     if not any(verdict.ok and verdict.kind == "signature" for verdict in verdicts):
-        verdicts += _simple(fetcher, digest, signers)
+        verdicts += _simple(repository, digest, signers)
     return tuple(verdicts), model_signature
 
 
@@ -224,12 +233,13 @@ def _over_files(
     return verdicts, kept
 
 
-def _simple(fetcher: Fetcher, digest: Digest, signers: Sequence[Signer]) -> list[SignatureVerdict]:
-    reference = getattr(fetcher, "reference", None)
-    name = reference.repository_name if reference is not None else ""
+def _simple(
+    repository: Repository, digest: Digest, signers: Sequence[Signer]
+) -> list[SignatureVerdict]:
+    name = repository.reference.repository_name
     return [
         verify_simple(signature, subject=digest, repository=name, signers=signers, source=source)
-        for source, signature in collect_simple(fetcher, digest)
+        for source, signature in collect_simple(repository, digest)
     ]
 
 

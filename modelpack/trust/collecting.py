@@ -15,7 +15,7 @@ from modelpack.errors import FormatError, IntegrityError, NotFoundError, PolicyE
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
 from modelpack.signing import simplesigning
-from modelpack.signing.bundle import MAX_BUNDLE_BYTES, MEDIA_TYPE_PREFIX, PREDICATE_ANNOTATION
+from modelpack.signing.names import MAX_BUNDLE_BYTES, MEDIA_TYPE_PREFIX, PREDICATE_ANNOTATION
 from modelpack.signing.simplesigning import MAX_PAYLOAD_BYTES, SimpleSignature
 from modelpack.signing.statement import OMS_SIGNATURE
 from modelpack.signing.verify import MAX_BUNDLES, MAX_BUNDLES_BYTES, SignatureVerdict

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from modelpack.cache import Cache
 from modelpack.connect import open_repository
-from modelpack.errors import ModelpackError, PolicyError
+from modelpack.errors import ModelpackError, PolicyError, UsageError
 from modelpack.events import Observer, Warned, ignore
 from modelpack.manifest import Index, Manifest
-from modelpack.reference import Reference
+from modelpack.reference import Reference, parse_reference
 from modelpack.selection import Selection
 from modelpack.signing.policy import evaluate_content
+from modelpack.storage import Repository
 from modelpack.trust.accepted import Records
 from modelpack.trust.checking import Decision, check
 from modelpack.trust.content import judge_files
@@ -58,17 +59,23 @@ class TrustGate:
     ) -> Decision:
         """Return the decision about a manifest; raises as ``checking.check``."""
         with open_repository(reference, self._connection, observer=self._observer) as repository:
-            self.decision = check(
-                repository,
-                reference,
-                manifest,
-                self._loaded,
-                records=self._records,
-                selection=self._selection,
-                cache=Cache("findings"),
-                now=now,
-            )
-        return self.decision
+            return self._decide(repository, manifest, now)
+
+    def look(self, reference: str | Reference) -> Decision:
+        """Return the decision about what a reference names now.
+
+        An index is decided about, too: images have them, and are signed.
+
+        Raises:
+            NotFoundError: it names nothing.
+            UsageError: it is not a reference, or has neither tag nor digest.
+        """
+        parsed = parse_reference(reference) if isinstance(reference, str) else reference
+        name = parsed.digest or parsed.tag
+        if name is None:
+            raise UsageError(f"{parsed} has neither tag nor digest")
+        with open_repository(parsed, self._connection, observer=self._observer) as repository:
+            return self._decide(repository, repository.fetch_manifest(name), None)
 
     def __call__(self, reference: Reference, manifest: Manifest | Index) -> None:
         """Let a manifest through, or not.
@@ -88,6 +95,20 @@ class TrustGate:
             raise PolicyError("files are judged after their manifest, which was not")
         verdicts = evaluate_content(self.decision.rule, judge_files(files))
         verdicts.require(f"{self.decision.reference}@{self.decision.digest}")
+
+    def _decide(
+        self, repository: Repository, manifest: Manifest | Index, now: datetime | None
+    ) -> Decision:
+        self.decision = check(
+            repository,
+            manifest,
+            self._loaded,
+            records=self._records,
+            selection=self._selection,
+            cache=Cache("findings"),
+            now=now,
+        )
+        return self.decision
 
     def taken(self) -> None:
         """Record that what was decided on has been taken; a record that fails is a warning.

@@ -1,10 +1,10 @@
-"""The signature over the files, ``model.sig``: verifying it, and keeping it in a pulled directory.
+"""The signature over the files, ``model.sig``: verifying it, and holding a directory against it.
 
-Owns choosing which of several signatures is written, where it lies, and holding a directory against
-it, offline. Leaves out its format (``signing/oms.py``).
+Owns both, offline. Leaves out its format (``signing/oms.py``) and how it gets into the directory
+(``carried.py``).
 
-A pull writes ``DEST/model.sig``, where ``model_signing`` and people look for it, and a copy below
-``.modelpack/`` by which the next pull tells its own file from somebody else's, which stays.
+    report = verify_signed_directory(Path("/models/llama"), signers, None)
+    assert report.ok, report.changed
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from modelpack.errors import IntegrityError, NotFoundError, PolicyError, UsageEr
 from modelpack.events import Finished, Moved, Observer, Planned, ignore
 from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR, SIGNATURE_NAME
-from modelpack.signing.bundle import MAX_BUNDLE_BYTES, parse_bundle
+from modelpack.signing.bundle import parse_bundle
+from modelpack.signing.names import MAX_BUNDLE_BYTES
 from modelpack.signing.oms import (
     FileDigest,
     SignedFiles,
@@ -33,7 +34,7 @@ from modelpack.signing.oms import (
 )
 from modelpack.signing.verify import CertificateVerifier, IdentitySigner, KeySigner, Signer
 from modelpack.stores.destination import read_receipt
-from modelpack.stores.files import Tree, write_atomically
+from modelpack.stores.files import Tree
 from modelpack.trust.authors import read_bounded
 
 _HASHERS: dict[str, Callable[[], Any]] = {"blake3": blake3, "sha256": hashlib.sha256}
@@ -181,49 +182,9 @@ def verify_signed_directory(
     )
 
 
-def keep_signature(directory: Path, raw: bytes | None, *, packed: bool = False) -> str | None:
-    """Bring ``model.sig`` of a pulled directory to the state of the artifact; None removes it.
-
-    ``packed`` tells that the artifact itself holds a file of that name, which is then left alone.
-    Returns a warning where somebody else's file is in the way.
-
-    Raises:
-        SpaceError, ModelpackError: it cannot be written.
-    """
-    place, copy = directory / SIGNATURE_NAME, directory / METADATA_DIR / SIGNATURE_NAME
-    ours = _bytes(copy)
-    there = None if packed else _bytes(place)
-    if packed or (there is not None and there not in (ours, raw)):
-        if raw is not None and not packed:
-            return f"{place} was not put there by a pull; it is left, and may not fit the files"
-        return None
-    if raw is None:
-        if ours is not None:
-            if there is not None:
-                place.unlink()
-            copy.unlink()
-        return None
-    write_atomically(copy, raw)
-    if there != raw:
-        write_atomically(place, raw)
-    return None
-
-
 def _ignored(signed: SignedFiles) -> tuple[str, ...]:
     """Return what is not looked at, whoever signed: a pull's own bookkeeping is not the model."""
     return (METADATA_DIR, *signed.ignored)
-
-
-def _bytes(path: Path) -> bytes | None:
-    """Return a regular file's bytes, None if there is nothing.
-
-    Anything else in its place counts as a file of other bytes, and stays.
-    """
-    if not os.path.lexists(path):
-        return None
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BUNDLE_BYTES:
-        return b""
-    return path.read_bytes()
 
 
 def _hold(
