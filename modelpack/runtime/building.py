@@ -118,7 +118,7 @@ class Builder:
                 continue
             with suppress(MissingError):  # collected at this very moment
                 client.hold_snapshot(self.chain[number])
-                self.place.worth_keeping = True
+                self.place.keep = True
                 return number + 1
         return 0
 
@@ -199,7 +199,7 @@ class Builder:
         except MissingError:  # done already, if the answer was lost to a restart
             if place.client.snapshot(name) is None:
                 raise
-        place.worth_keeping = True
+        place.keep = True
         for number in files:
             self.observer(Finished(item=self._index.files[number].path))
 
@@ -225,6 +225,7 @@ class Builder:
         try:
             for_each(check, range(present), os.cpu_count() or 1)
         except (IntegrityError, FileNotFoundError) as error:
+            self.place.keep = False
             raise IntegrityError(
                 f"a snapshot of {self.name} on this node is damaged; remove the image (crictl rmi)"
                 f" and pull it again: {error}"

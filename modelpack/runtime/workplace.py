@@ -63,8 +63,12 @@ class Workplace:
         self.client = client
         self.staging = Path()
         self.host = host
-        self.worth_keeping = False
-        """Whether snapshots of the image are there, so that a failure should not give them up."""
+        self.keep: bool | None = None
+        """Whether a failure leaves the lease for the next run; None if that depends on staging.
+
+        Snapshots that are committed but not recorded are worth it; damaged ones must not be held,
+        or removing the image would not remove them.
+        """
         self._observer = observer
         # Long enough that two models never share it; chain IDs and keys stay readable in lists.
         self._model = model.hex[:32]
@@ -201,8 +205,8 @@ class Workplace:
 
     def _holds_anything(self) -> bool:
         """Tell whether there is something for the next run to go on with."""
-        if self.worth_keeping:
-            return True
+        if self.keep is not None:
+            return self.keep
         try:
             with os.scandir(self.staging) as entries:
                 return any(entry.name != JOURNAL and entry.stat().st_blocks for entry in entries)
