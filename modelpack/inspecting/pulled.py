@@ -21,8 +21,7 @@ from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageEr
 from modelpack.manifest import Manifest, load_json, parse_manifest
 from modelpack.metadata import MAX_METADATA_BYTES
 from modelpack.paths import METADATA_DIR
-from modelpack.scan import identity_of
-from modelpack.stores.destination import MANIFEST, Receipt, read_receipt
+from modelpack.stores.destination import MANIFEST, Receipt, is_untouched, read_receipt
 from modelpack.stores.files import Tree, mapped_errors
 
 _LAYOUT_FILE = "oci-layout"
@@ -57,10 +56,11 @@ class PulledDirectory:
             for file in self.index.files if self.index else ():
                 if known is not None and file.path not in known:
                     continue
-                identity = _identity(tree, file)
-                if identity is not None:
-                    expected = known[file.path] if known is not None else identity
-                    found[file.path] = identity[2] == file.size and identity == expected
+                status = _status(tree, file)
+                if status is not None:
+                    found[file.path] = status.st_size == file.size and (
+                        known is None or is_untouched(known[file.path], status)
+                    )
         finally:
             tree.close()
         return found
@@ -131,12 +131,11 @@ def _manifest(directory: Path, raw: bytes | None, files: Mapping[str, bytes]) ->
     return manifest
 
 
-def _identity(tree: Tree, file: IndexedFile) -> tuple[int, int, int, int, int] | None:
+def _status(tree: Tree, file: IndexedFile) -> os.stat_result | None:
     try:
-        status = tree.stat(file.path)
+        return tree.stat(file.path)
     except IntegrityError:
         return None
-    return identity_of(status) if status is not None else None
 
 
 def _read(tree: Tree, name: str) -> bytes | None:

@@ -8,31 +8,39 @@ The promises, after a crash at any instant: a file under its final name is compl
 files that no pull put there are as they were; the next pull goes on from what is there.
 """
 
-import json
 import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelpack import metadata
-from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
+from modelpack.chunkindex import MAX_INDEX_BYTES, ChunkIndex, IndexedFile, decode_index
 from modelpack.content import PIECE_BYTES
 from modelpack.digest import chunk_hash
-from modelpack.errors import FormatError, IntegrityError, UsageError
+from modelpack.errors import FormatError, IntegrityError, ModelpackError, UsageError
 from modelpack.events import Observer, Warned
 from modelpack.manifest import canonical_json, load_json
-from modelpack.paths import METADATA_DIR, check_path
+from modelpack.paths import METADATA_DIR, check_path, parent_of
 from modelpack.scan import identity_of
-from modelpack.stores.files import Tree, locked, mapped_errors, sync_directory, write_atomically
+from modelpack.stores.files import (
+    Tree,
+    check_own_directory,
+    is_own_directory,
+    locked,
+    make_directory,
+    mapped_errors,
+    remove_leftovers,
+    write_atomically,
+)
 
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 _LOCK = "lock"
 _STAGING = "staging"
 _RECEIPT_VERSION = 1
+# Every file that an index may name, twice, and its numbers: some 300 bytes each.
 _MAX_RECEIPT_BYTES = 256 * 1024 * 1024
 
 Identity = tuple[int, int, int, int, int]
@@ -90,6 +98,14 @@ class Receipt:
             raise FormatError("receipt is malformed") from error
 
 
+def is_untouched(known: Identity | None, status: os.stat_result) -> bool:
+    """Tell whether a file is as a receipt knows it.
+
+    The device number does not count: a volume has another one on every machine that mounts it.
+    """
+    return known is not None and known[1:] == identity_of(status)[1:]
+
+
 class Destination:
     """A locked destination directory."""
 
@@ -99,10 +115,14 @@ class Destination:
         self.state = path / METADATA_DIR
         self._observer = observer
         self.tree = Tree(path)
-        self.receipt = self._read_receipt()
         self._by_path: Mapping[str, IndexedFile] = {}
-        self.previous = self._read_index()
-        """The chunk index of the last pull, if it is there and valid."""
+        try:
+            self.receipt = self._read_receipt()
+            self.previous = self._read_index()
+            """The chunk index of the last pull, if it is there and valid."""
+        except BaseException:
+            self.close()
+            raise
 
     def in_place(self, file: IndexedFile, index: ChunkIndex, *, rehash: bool) -> bool:
         """Tell whether a file is there, complete and right.
@@ -116,7 +136,7 @@ class Destination:
         if status is None or status.st_size != file.size:
             return False
         known = self.receipt.files.get(file.path) if self.receipt else None
-        untouched = known == identity_of(status)
+        untouched = is_untouched(known, status)
         before = self._by_path.get(file.path)
         if untouched and before is not None and not rehash:
             return before.blake3 == file.blake3
@@ -143,14 +163,13 @@ class Destination:
         root = self.state / _STAGING
         mine = root / key.hex()[:32]
         with mapped_errors(f"cannot use {root}"):
-            root.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                root.mkdir(mode=0o700)
             for directory in (root, mine):
-                if os.path.lexists(directory) and not _is_own_directory(directory):
-                    raise IntegrityError(
-                        f"{directory} is not a directory of its own; remove it first"
-                    )
+                if os.path.lexists(directory):
+                    check_own_directory(directory)
             for name in os.listdir(root):
-                if name != mine.name and _is_own_directory(root / name):
+                if name != mine.name and is_own_directory(root / name):
                     for old in os.listdir(root / name):
                         os.unlink(root / name / old)
                     os.rmdir(root / name)
@@ -195,12 +214,13 @@ class Destination:
 
     def set_mode(self, path: str, mode: int) -> None:
         """Give a file that is in place the mode the artifact says."""
-        fd = self.tree.open(path)
-        try:
-            if os.fstat(fd).st_mode & 0o7777 != mode:
-                os.fchmod(fd, mode)
-        finally:
-            os.close(fd)
+        with mapped_errors(f"cannot set the mode of {self.path / path}"):
+            fd = self.tree.open(path)
+            try:
+                if os.fstat(fd).st_mode & 0o7777 != mode:
+                    os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
 
     def finish(
         self,
@@ -217,9 +237,10 @@ class Destination:
         Returns how many files of earlier pulls were removed.
         """
         with mapped_errors(f"cannot write to {self.path}"):
-            for directory in {(self.path / path).parent for path in paths}:
-                sync_directory(directory)
+            self._sync_parents(paths)
             removed = self._remove_superseded(set(paths))
+            # The old index says what a file of an old name should hold: both are gone, or neither.
+            self._sync_parents(removed)
             for name, data in metadata_files.items():
                 write_atomically(self.state / name, data)
             for name in (metadata.CHUNKS, metadata.MODEL, metadata.SBOM):
@@ -244,33 +265,44 @@ class Destination:
                 )
             )
             self._remove_staging()
-        return removed
+        return len(removed)
 
     def close(self) -> None:
         """Give the directory up."""
         self.tree.close()
 
     def _hashes_right(self, file: IndexedFile, index: ChunkIndex) -> bool:
-        fd = self.tree.open(file.path)
-        try:
-            return all(
-                chunk_hash(os.pread(fd, index.lengths[chunk], index.offsets[chunk]))
-                == index.hash_of(chunk)
-                for chunk in file.chunks
-            )
-        finally:
-            os.close(fd)
+        with mapped_errors(f"cannot read {self.path / file.path}"):
+            fd = self.tree.open(file.path)
+            try:
+                return all(
+                    chunk_hash(os.pread(fd, index.lengths[chunk], index.offsets[chunk]))
+                    == index.hash_of(chunk)
+                    for chunk in file.chunks
+                )
+            finally:
+                os.close(fd)
 
-    def _remove_superseded(self, keep: set[str]) -> int:
+    def _sync_parents(self, paths: Iterable[str]) -> None:
+        """Make durable what happened to names in the directories above these paths."""
+        directories = set()
+        for path in paths:
+            above = path
+            while above and (above := parent_of(above)) not in directories:
+                directories.add(above)
+        for directory in directories:
+            place = f"{directory}/." if directory else "."
+            with suppress(FileNotFoundError), self.tree.parent(place) as (fd, _):
+                os.fsync(fd)
+
+    def _remove_superseded(self, keep: set[str]) -> list[str]:
         """Remove the files of earlier pulls that are not to be kept, if nobody changed them."""
-        if self.receipt is None:
-            return 0
-        removed = 0
-        for path in sorted(self.receipt.owned - keep):
+        removed: list[str] = []
+        for path in sorted(self.receipt.owned - keep) if self.receipt else ():
             status = self.tree.stat(path)
             if status is None:
                 continue
-            if self.receipt.files.get(path) != identity_of(status):
+            if not self._is_pulled(path, status):
                 self._observer(
                     Warned(
                         message=f"{self.path / path} is not part of this version, but was changed "
@@ -279,12 +311,24 @@ class Destination:
                 )
                 continue
             self.tree.unlink(path)
-            removed += 1
+            removed.append(path)
         return removed
+
+    def _is_pulled(self, path: str, status: os.stat_result) -> bool:
+        """Tell whether a file is what the last pull put there."""
+        if self.receipt and is_untouched(self.receipt.files.get(path), status):
+            return True
+        file = self._by_path.get(path)  # it may have been copied or touched since
+        return (
+            self.previous is not None
+            and file is not None
+            and file.size == status.st_size
+            and self._hashes_right(file, self.previous)
+        )
 
     def _remove_staging(self) -> None:
         root = self.state / _STAGING
-        if not _is_own_directory(root):
+        if not is_own_directory(root):
             return
         with suppress(OSError):  # not empty: another version's, which the next pull removes
             for name in os.listdir(root):
@@ -292,40 +336,35 @@ class Destination:
             root.rmdir()
 
     def _read_receipt(self) -> Receipt | None:
+        raw = self._read(RECEIPT, _MAX_RECEIPT_BYTES)
         try:
-            with (self.state / RECEIPT).open("rb") as file:
-                raw = file.read(_MAX_RECEIPT_BYTES)
-            return Receipt.from_json(load_json(raw, RECEIPT))
-        except FileNotFoundError:
-            return None
+            return None if raw is None else Receipt.from_json(load_json(raw, RECEIPT))
         except FormatError as error:
             self._observer(Warned(message=f"{self.state / RECEIPT} is not usable: {error}"))
             return None
 
     def _read_index(self) -> ChunkIndex | None:
-        if self.receipt is None:
-            return None
+        raw = self._read(metadata.CHUNKS, MAX_INDEX_BYTES) if self.receipt else None
         try:
-            index = decode_index((self.state / metadata.CHUNKS).read_bytes())
-        except FileNotFoundError:
-            return None
+            index = None if raw is None else decode_index(raw)
         except FormatError as error:
             self._observer(Warned(message=f"{self.state / metadata.CHUNKS} is damaged: {error}"))
             return None
-        self._by_path = index.by_path()
+        self._by_path = index.by_path() if index else {}
         return index
+
+    def _read(self, name: str, limit: int) -> bytes | None:
+        """Return the first ``limit`` bytes of a file of the state directory, None without one."""
+        try:
+            fd = self.tree.open(f"{METADATA_DIR}/{name}")
+        except FileNotFoundError:
+            return None
+        with mapped_errors(f"cannot read {self.state / name}"), open(fd, "rb") as file:
+            return file.read(limit)
 
     def _write_receipt(self, receipt: Receipt) -> None:
         with mapped_errors(f"cannot write to {self.state}"):
             write_atomically(self.state / RECEIPT, canonical_json(receipt.to_json()))
-
-
-def _is_own_directory(path: Path) -> bool:
-    """Tell whether a path is a directory and not a link to one."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
@@ -339,13 +378,15 @@ def open_destination(path: Path, observer: Observer) -> Iterator[Destination]:
     with mapped_errors(f"cannot use {path}"):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} exists and is not a directory")
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
         state = path / METADATA_DIR
         with suppress(FileExistsError):
             state.mkdir(mode=0o755)
-        if not _is_own_directory(state):
-            raise IntegrityError(f"{state} is not a directory of its own; remove it first")
+        # Whoever owns DEST decides about everything in it anyway.
+        check_own_directory(state, or_of={path.stat().st_uid})
     with _lock(state, observer):
+        with mapped_errors(f"cannot use {state}"):
+            remove_leftovers(state)
         destination = Destination(path, observer)
         try:
             yield destination
@@ -371,6 +412,7 @@ def _lock(state: Path, observer: Observer) -> Iterator[None]:
 def read_receipt(directory: Path) -> Receipt | None:
     """Return the receipt of a pulled directory without locking it, None if there is none."""
     try:
-        return Receipt.from_json(json.loads((directory / METADATA_DIR / RECEIPT).read_bytes()))
-    except (OSError, ValueError, FormatError):
+        with (directory / METADATA_DIR / RECEIPT).open("rb") as file:
+            return Receipt.from_json(load_json(file.read(_MAX_RECEIPT_BYTES), RECEIPT))
+    except (OSError, ModelpackError):
         return None

@@ -8,9 +8,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from modelpack.errors import (
@@ -24,6 +26,7 @@ from modelpack.errors import (
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Without O_NONBLOCK a FIFO in a file's place would hold the open until somebody writes to it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}", re.DOTALL)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -46,6 +49,11 @@ def mapped_errors(what: str, *, but: tuple[type[OSError], ...] = ()) -> Iterator
         raise ModelpackError(f"{what}: {error.strerror or error}") from error
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a new name in the same directory, for a file that gets its own name when it is whole."""
+    return path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+
+
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` by ``data``; after a crash it is the old file or the new one.
 
@@ -53,7 +61,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         SpaceError, ModelpackError: as the operating system says; the old file is untouched.
     """
     with mapped_errors(f"cannot write {path}"):
-        temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+        temporary = temporary_beside(path)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(fd, "wb") as file:
@@ -66,6 +74,50 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        sync_directory(path.parent)
+
+
+def is_own_directory(path: Path) -> bool:
+    """Tell whether a path is a directory and not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def check_own_directory(path: Path, *, or_of: Collection[int] = ()) -> None:
+    """Prove that nobody else (but the users ``or_of``) can swap what is in a directory.
+
+    Raises:
+        IntegrityError: it is a link, no directory, or somebody else's.
+    """
+    if not is_own_directory(path):
+        raise IntegrityError(f"{path} is not a directory of its own; remove it first")
+    # Some servers decide who owns what is made on them (NFS): ask, rather than compare with geteuid.
+    with tempfile.TemporaryFile(dir=path) as probe:
+        mine = os.fstat(probe.fileno()).st_uid
+    if os.lstat(path).st_uid not in {mine, *or_of}:
+        raise IntegrityError(
+            f"{path} belongs to another user, who could change what is verified in it; "
+            "remove it first"
+        )
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what ``write_atomically`` left when it was killed; nobody else may write there now."""
+    for name in os.listdir(directory):
+        if _TEMPORARY.fullmatch(name):
+            os.unlink(directory / name)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, durably; do nothing where it is."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # one may write in a directory one may not read
         sync_directory(path.parent)
 
 
