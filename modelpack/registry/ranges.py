@@ -30,6 +30,7 @@ from modelpack.registry.addresses import Origin
 from modelpack.registry.client import USER_AGENT, RegistryClient
 from modelpack.registry.connections import Connection, connect
 from modelpack.registry.errors import RETRIED_STATUSES, login_hint
+from modelpack.registry.pacing import PacedReader
 from modelpack.registry.retry import LONGEST_RETRY_AFTER, final_failure, reason_of, retry_after
 from modelpack.storage import ByteStream, RangeIgnoredError
 
@@ -117,7 +118,7 @@ class HttpRangeConnection:
             yield _Body(response)
         except TimeoutError as error:
             raise TransientError(
-                f"{self._host(descriptor)}: no data for {self._stall_seconds:.0f} seconds"
+                f"{self._host(descriptor)}: next to no data for {self._stall_seconds:.0f} seconds"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"{self._host(descriptor)}: {reason_of(error)}") from error
@@ -198,13 +199,15 @@ class HttpRangeConnection:
             lines.append(f"Proxy-Authorization: {connection.proxy_authorization}")
         connection.socket.settimeout(_HEADER_SECONDS)
         connection.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        response = http.client.HTTPResponse(connection.socket, method="GET")
+        reader = PacedReader(connection.socket, seconds=self._stall_seconds)
+        response = http.client.HTTPResponse(reader, method="GET")  # type: ignore[arg-type]
         try:
             response.begin()
         except BaseException:
             response.close()
             raise
         connection.socket.settimeout(self._stall_seconds)
+        reader.watch()
         return response
 
     def _check(
