@@ -8,6 +8,7 @@ Leaves out what the bytes mean.
     b'o world'
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from modelpack.errors import IntegrityError
+from modelpack.errors import IntegrityError, ModelpackError
 
+# What opening says of a path that no longer is the file it was.
+_REPLACED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 # Large enough that a system call's cost vanishes, small enough to stay in a core's cache.
 PIECE_BYTES = 1024 * 1024
 
@@ -45,17 +48,34 @@ class FileRegion:
 
         Raises:
             IntegrityError: the file is gone, is no regular file any more, or has another length.
+            ModelpackError: it may not be read.
         """
         try:
             # O_NONBLOCK: a FIFO that came into its place must not hold the open
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            raise IntegrityError(f"{self.path} cannot be read: {error.strerror}") from error
+            kind = IntegrityError if error.errno in _REPLACED else ModelpackError
+            raise kind(f"{self.path} cannot be read: {error.strerror}") from error
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
             os.close(fd)
             raise IntegrityError(f"{self.path} changed while it was being read; try again")
         return fd
+
+    def read_into(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """Read at most ``buffer``'s length from ``offset``, at least one byte; return how many.
+
+        Raises:
+            IntegrityError: the file ends there by now.
+            ModelpackError: the disk fails.
+        """
+        try:
+            count = os.preadv(fd, [buffer], offset)
+        except OSError as error:
+            raise ModelpackError(f"{self.path} cannot be read: {error.strerror}") from error
+        if count == 0:
+            raise IntegrityError(f"{self.path} became shorter while it was being read")
+        return count
 
 
 @dataclass(frozen=True)
@@ -102,9 +122,8 @@ def _file_pieces(region: FileRegion, start: int, buffer: memoryview) -> Iterator
     try:
         offset = start
         while offset < region.size:
-            count = os.preadv(fd, [buffer[: min(len(buffer), region.size - offset)]], offset)
-            if count == 0:
-                raise IntegrityError(f"{region.path} became shorter while it was being read")
+            wanted = min(len(buffer), region.size - offset)
+            count = region.read_into(fd, buffer[:wanted], offset)
             offset += count
             yield buffer[:count]
     finally:

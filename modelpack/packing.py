@@ -26,6 +26,7 @@ from modelpack.errors import FormatError, IntegrityError
 from modelpack.events import Hashed, Observer
 from modelpack.layering import PlannedLayer
 from modelpack.scan import ScannedFile, identity_of
+from modelpack.stores.files import mapped_errors
 from modelpack.tensors import probe
 
 # Blocks are hashed by two threads at once; smaller ones are not worth handing over.
@@ -112,7 +113,8 @@ def _hash_file(
     buffers: tuple[memoryview, memoryview],
     helpers: Executor,
 ) -> FileChunks:
-    fd = FileRegion(file.source, file.size).open()
+    region = FileRegion(file.source, file.size)
+    fd = region.open()
     try:
         lengths = chunk_lengths_of(fd, file.path, file.size)
         marker = _ChunkMarker(lengths)
@@ -122,9 +124,7 @@ def _hash_file(
         turn = 0
         while offset < file.size:
             buffer = buffers[turn][: min(_BLOCK_BYTES, file.size - offset)]
-            count = os.preadv(fd, [buffer], offset)
-            if count == 0:
-                raise IntegrityError(f"{file.source} became shorter while it was being read")
+            count = region.read_into(fd, buffer, offset)
             block = buffer[:count]
             if pending is not None:
                 pending.result()
@@ -178,7 +178,8 @@ def chunk_lengths_of(fd: int, path: str, size: int) -> "array[int]":
     """
 
     def read(offset: int, length: int) -> bytes:
-        return os.pread(fd, length, offset)
+        with mapped_errors(f"{path} cannot be read"):
+            return os.pread(fd, length, offset)
 
     try:
         return array("I", chunk_lengths(size, probe(path, read, size)))

@@ -18,6 +18,8 @@ METADATA_DIR = ".modelpack"
 """The one top-level directory that belongs to modelpack, in artifacts and in destinations."""
 SIGNATURE_NAME = "model.sig"
 """Where a signature over the files lies in a model directory; it is no part of the model."""
+LOST_AND_FOUND = "lost+found"
+"""What ext file systems have at their root, where a model may be pulled to."""
 
 # Linux limits: a name has at most 255 bytes (NAME_MAX), a path 4096 with its NUL (PATH_MAX). The
 # destination's own path needs room as well.

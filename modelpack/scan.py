@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.errors import FormatError, NotFoundError, UsageError
-from modelpack.paths import MAX_PATH_PARTS, METADATA_DIR, SIGNATURE_NAME, check_path
+from modelpack.paths import LOST_AND_FOUND, MAX_PATH_PARTS, METADATA_DIR, SIGNATURE_NAME, check_path
 from modelpack.selection import Selection
+from modelpack.stores.files import mapped_errors
 
-# Version control and download bookkeeping, which belong to the working copy and not the model, and
-# a signature, which is over other files than these as soon as one of them changes.
-SKIPPED_TOP_LEVEL = frozenset({METADATA_DIR, ".git", SIGNATURE_NAME})
+# Version control and download bookkeeping, which belong to the working copy and not the model; a
+# signature, which is over other files than these as soon as one of them changes; and what a file
+# system keeps for itself at its root, readable by root alone.
+SKIPPED_TOP_LEVEL = frozenset({METADATA_DIR, ".git", SIGNATURE_NAME, LOST_AND_FOUND})
 SKIPPED_PATHS = frozenset({".cache/huggingface"})
 _EXECUTABLE = 0o755
 _PLAIN = 0o644
@@ -58,11 +60,13 @@ def scan_directory(
         NotFoundError: there is no such directory, or nothing in it to pack.
         UsageError: it is not a directory.
         FormatError: something in it cannot be packed; the message holds its path.
+        ModelpackError: something in it may not be read.
     """
-    if not directory.exists():
-        raise NotFoundError(f"{directory} does not exist")
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is not a directory; push takes a model directory")
+    with mapped_errors(f"cannot read {directory}"):
+        if not directory.exists():
+            raise NotFoundError(f"{directory} does not exist")
+        if not directory.is_dir():
+            raise UsageError(f"{directory} is not a directory; push takes a model directory")
     root = Path(os.path.realpath(directory))
     allowed = _allowed_targets(root)
     selected = selection or Selection()
@@ -73,8 +77,9 @@ def scan_directory(
         if not selected.takes(path):
             continue
         check_path(lead + path)
-        source = Path(_link_target(entry, allowed) if entry.is_symlink() else entry.path)
-        status = source.stat()
+        with mapped_errors(f"{entry.path} cannot be read"):
+            source = Path(_link_target(entry, allowed) if entry.is_symlink() else entry.path)
+            status = source.stat()
         if not stat.S_ISREG(status.st_mode):
             raise FormatError(f"{entry.path} is {_kind(status.st_mode)}; only files can be packed")
         files.append(
@@ -106,10 +111,8 @@ def identity_of(status: os.stat_result) -> tuple[int, int, int, int, int]:
 def _walk(
     directory: Path, relative: str, skipped: list[str]
 ) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    try:
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError as error:
-        raise FormatError(f"{directory} cannot be read: {error.strerror}") from error
+    with mapped_errors(f"{directory} cannot be read"), os.scandir(directory) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         path = f"{relative}/{entry.name}" if relative else entry.name
         if path in SKIPPED_PATHS or (not relative and entry.name in SKIPPED_TOP_LEVEL):
