@@ -35,6 +35,9 @@ _BYTES_CODES = {"DIGEST_INVALID", "SIZE_INVALID"}
 # Registries have no common code for a full quota (Harbor says DENIED, GitLab TOOMANYREQUESTS), but
 # they all say the word.
 _QUOTA = re.compile(r"quota|storage limit|insufficient storage|no space left", re.IGNORECASE)
+# CNCF distribution on a full disk: a 500 whose detail has the operating system's words, or numbers
+# (ENOSPC, EDQUOT).
+_DISK_FULL = re.compile(rb'no space left on device|disk quota exceeded|"Err":\s?(28|122)\b')
 # Go's and nginx's answers to plain HTTP on a port that speaks TLS.
 _WANTS_TLS = re.compile(rb"http request (was sent )?to (an )?https (server|port)", re.IGNORECASE)
 _URL_SECRETS = re.compile(
@@ -89,7 +92,9 @@ def is_out_of_space(status: int, body: bytes) -> bool:
     A 429 that speaks of a quota means requests per minute, and passes.
     """
     words = " ".join(error_document(body))
-    return status in {413, 507} or (status != 429 and _QUOTA.search(words) is not None)
+    if status in {413, 507}:
+        return True
+    return status != 429 and bool(_QUOTA.search(words) or _DISK_FULL.search(body))
 
 
 def passing_reason(status: int, body: bytes) -> str:
