@@ -115,6 +115,14 @@ class ChunkIndex:
                 position += self.lengths[chunk]
         return offsets
 
+    def run_of(self, file: IndexedFile) -> tuple["array[int]", bytes]:
+        """Return the lengths and the hashes of a file's chunks: equal only for equal bytes."""
+        first, last = file.chunks.start, file.chunks.stop
+        return (
+            self.lengths[first:last],
+            self.hashes[first * CHUNK_HASH_BYTES : last * CHUNK_HASH_BYTES],
+        )
+
     def by_path(self) -> dict[str, IndexedFile]:
         """Return the files by their paths."""
         return {file.path: file for file in self.files}
