@@ -23,7 +23,7 @@ from modelpack.events import Observer, ignore
 from modelpack.plainpull import Judge
 from modelpack.pulling import Gate, PullOptions, PullResult
 from modelpack.pushing import PushOptions, PushResult
-from modelpack.reference import Reference, parse_reference
+from modelpack.reference import DEFAULT_TAG, Reference, parse_reference
 from modelpack.selection import Selection
 from modelpack.verifying import DirectoryReport, ReferenceReport
 
@@ -117,7 +117,10 @@ def copy(
     observer: Observer = ignore,
 ) -> CopyResult:
     """Copy an artifact, its companion and its referrers to another reference."""
-    parsed = parse_reference(target, default_tag=None) if isinstance(target, str) else target
+    origin_name = parse_reference(source) if isinstance(source, str) else source
+    # A source that is named by digest alone may stay without a tag at the target.
+    tag = DEFAULT_TAG if origin_name.tag else None
+    parsed = parse_reference(target, default_tag=tag) if isinstance(target, str) else target
     with (
         open_repository(source, source_connection, observer=observer) as origin,
         open_repository(parsed, target_connection, observer=observer) as destination,

@@ -21,7 +21,7 @@ from modelpack.descriptor import (
     OCI_LAYER_TAR,
     Descriptor,
 )
-from modelpack.errors import FormatError
+from modelpack.errors import FormatError, UsageError
 from modelpack.facts import ModelFacts
 from modelpack.manifest import Manifest, canonical_json
 from modelpack.metadata import CHUNKS, MAX_METADATA_BYTES, read_metadata_layer
@@ -68,11 +68,11 @@ def build_config(
     """Return the image config for layers and their titles, in order.
 
     Raises:
-        FormatError: ``platform`` is not OS/ARCHITECTURE[/VARIANT].
+        UsageError: ``platform`` is not OS/ARCHITECTURE[/VARIANT].
     """
     parts = platform.split("/")
     if len(parts) not in {2, 3} or not all(part.isalnum() for part in parts):
-        raise FormatError(f"platform {platform!r} is not OS/ARCHITECTURE, such as linux/arm64")
+        raise UsageError(f"platform {platform!r} is not OS/ARCHITECTURE, such as linux/arm64")
     value: dict[str, Any] = {"architecture": parts[1], "os": parts[0]}
     if parts[2:]:
         value["variant"] = parts[2]

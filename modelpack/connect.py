@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from modelpack.events import Observer, ignore
+from modelpack.ratelimit import RateLimiter
 from modelpack.reference import LayoutReference, Reference, parse_reference
 from modelpack.storage import Repository
 from modelpack.stores.layout import LayoutRepository
@@ -32,7 +33,8 @@ def open_repository(
     parsed = parse_reference(reference) if isinstance(reference, str) else reference
     repository: Repository
     if isinstance(parsed, LayoutReference):
-        repository = LayoutRepository(parsed)
+        limiter = RateLimiter(connection.limit_rate) if connection else None
+        repository = LayoutRepository(parsed, limiter)
     else:
         from modelpack.registry.repository import (  # noqa: PLC0415 - httpx is slow to import
             RegistryRepository,

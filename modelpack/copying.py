@@ -16,7 +16,7 @@ from typing import Any
 from modelpack.content import PIECE_BYTES
 from modelpack.descriptor import Descriptor
 from modelpack.digest import Digest
-from modelpack.errors import NotFoundError, UsageError
+from modelpack.errors import InterruptedTransferError, NotFoundError, UsageError
 from modelpack.events import Event, Finished, Moved, Observer, Planned, Resolved, ignore
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
@@ -172,6 +172,7 @@ def _collect_referrers(source: Repository, digest: Digest, graph: _Graph, depth:
 def _copy_blobs(source: Repository, target: Repository, graph: _Graph, observer: Observer) -> int:
     """Bring all blobs over, several at once; return the bytes that moved."""
     lock = threading.Lock()
+    stop = threading.Event()
     moved = 0
 
     def tell(event: Event) -> None:
@@ -186,6 +187,8 @@ def _copy_blobs(source: Repository, target: Repository, graph: _Graph, observer:
         else:
 
             def progress(size: int) -> None:
+                if stop.is_set():
+                    raise InterruptedTransferError("stopped")
                 tell(Moved(item=item, size=size))
 
             target.push_blob(blob, RemoteContent(source, blob), progress)
@@ -201,5 +204,5 @@ def _copy_blobs(source: Repository, target: Repository, graph: _Graph, observer:
             items=tuple((str(blob.digest), blob.size) for blob in blobs),
         )
     )
-    for_each(copy, blobs, _PARALLEL_BLOBS)
+    for_each(copy, blobs, _PARALLEL_BLOBS, stop=stop)
     return moved

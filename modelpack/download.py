@@ -23,7 +23,7 @@ from modelpack.descriptor import Descriptor
 from modelpack.errors import IntegrityError, NetworkError, TransientError
 from modelpack.events import Observer, Retried
 from modelpack.plan import ChunkMap, ChunkState, FetchRange
-from modelpack.registry.ratelimit import RateLimiter
+from modelpack.ratelimit import RateLimiter
 from modelpack.schedule import Assignment, ConnectionGovernor, RangeQueue
 from modelpack.storage import ByteStream, RangeConnection, RangeIgnoredError
 

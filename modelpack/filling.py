@@ -18,7 +18,7 @@ from modelpack.errors import IntegrityError
 from modelpack.events import Observer
 from modelpack.parallel import for_each
 from modelpack.plan import ChunkMap, ChunkState
-from modelpack.registry.ratelimit import RateLimiter
+from modelpack.ratelimit import RateLimiter
 from modelpack.reuse import LocalChunks
 from modelpack.storage import Repository
 from modelpack.stores.staging import Staging

@@ -120,6 +120,9 @@ def pull(
     chosen = options or PullOptions()
     if chosen.verify not in VERIFY_LEVELS:
         raise UsageError(f"--verify takes {' or '.join(VERIFY_LEVELS)}, not {chosen.verify!r}")
+    for seed in chosen.seeds:
+        if not seed.is_dir():
+            raise NotFoundError(f"--seed {seed} is not a directory")
     watcher = _Watcher(observer)
     manifest = resolve_model(repository, watcher)
     if gate is not None:
@@ -144,7 +147,10 @@ def resolve_model(repository: Repository, observer: Observer) -> Manifest:
     name = reference.digest or reference.tag
     if name is None:
         raise UsageError(f"{reference} has neither tag nor digest")
-    manifest = repository.fetch_manifest(name)
+    try:
+        manifest = repository.fetch_manifest(name)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}; see: modelpack tags {reference.repository_name}") from error
     if isinstance(manifest, Index):
         listed = ", ".join(str(entry.digest) for entry in manifest.manifests[:3])
         raise FormatError(
@@ -191,18 +197,28 @@ class _Pull:
 
     def run(self) -> PullResult:
         files = self._index.files
+        set_of_selected = set(self._selected)
         kept = {
             number
             for number in self._selected
             if self._target.in_place(files[number], self._index, rehash=self._full)
         }
         missing = [number for number in self._selected if number not in kept]
+        # A narrower selection fetches less; it does not take away what is there and right.
+        beside = [
+            file
+            for number, file in enumerate(files)
+            if number not in set_of_selected
+            and self._target.owns(file.path)
+            and self._target.in_place(file, self._index, rehash=self._full)
+        ]
         if not self._options.force:
             self._target.refuse_strangers([files[number].path for number in missing])
         reference = str(self._repository.reference)
         digest = str(self._artifact.manifest.digest)
         fetched = self._artifact.fetched_bytes
         self._moved = 0
+        self._target.tell_of_edits([files[number].path for number in missing])
         if missing:
             fetched += self._build(missing, kept)
         else:
@@ -216,8 +232,8 @@ class _Pull:
             reference=reference,
             digest=digest,
             manifest=self._artifact.manifest.raw,
-            paths=[file.path for file in chosen],
-            selected=not self._options.selection.is_everything,
+            paths=[file.path for file in (*chosen, *beside)],
+            selected=len(chosen) + len(beside) < len(files),
             metadata_files=self._artifact.metadata,
         )
         total = sum(file.size for file in chosen)

@@ -28,7 +28,7 @@ from modelpack.cache import Cache
 from modelpack.chunkindex import build_index, encode_index
 from modelpack.content import BlobContent, Content
 from modelpack.descriptor import MODEL_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OUR_PREFIX, Descriptor
-from modelpack.errors import SpaceError, UsageError
+from modelpack.errors import InterruptedTransferError, SpaceError, UsageError
 from modelpack.events import Event, Finished, Moved, Observer, Planned, Warned, ignore
 from modelpack.facts import ModelFacts, collect_facts
 from modelpack.layering import PlannedLayer, SourceFile
@@ -37,6 +37,8 @@ from modelpack.packing import PackedLayer, pack_layer
 from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR
 from modelpack.reference import COMPANION_SUFFIX, RegistryReference
+from modelpack.sbom.inband import in_band
+from modelpack.sbom.texts import source_date
 from modelpack.scan import Scan, ScannedFile, scan_directory
 from modelpack.selection import Selection
 from modelpack.storage import Repository
@@ -121,6 +123,7 @@ def push(
     """
     chosen = options or PushOptions()
     tag = _check_request(repository, chosen)
+    timestamp = source_date(os.environ)
     scan = scan_directory(directory, selection=chosen.selection, prefix=chosen.prefix)
     sources = {file.path: file for file in scan.files}
     plan = layering.plan_layers(
@@ -142,6 +145,7 @@ def push(
         {
             metadata.CHUNKS: encode_index(index),
             metadata.MODEL: canonical_json(facts.to_json()) + b"\n",
+            metadata.SBOM: in_band(facts, index, timestamp=timestamp),
         }
     )
     described = Descriptor.of(metadata_layer, media_type=OCI_LAYER_TAR)
@@ -189,6 +193,7 @@ class _Push:
         self._options = options
         self._observer = observer
         self._lock = threading.Lock()
+        self._stop = threading.Event()
         self._cache = Cache("layers") if options.use_cache else None
         self._record = BlobRecord(repository.reference)
         self.uploaded = 0
@@ -227,7 +232,7 @@ class _Push:
                 packed[number] = layer
                 self.transfer(layer.descriptor, layer.content, layer.title)
 
-            for_each(handle, range(len(plan)), threads)
+            for_each(handle, range(len(plan)), threads, stop=self._stop)
         return [packed[number] for number in range(len(plan))]
 
     def transfer(self, descriptor: Descriptor, content: Content, title: str) -> None:
@@ -239,6 +244,8 @@ class _Push:
         else:
 
             def progress(size: int) -> None:
+                if self._stop.is_set():
+                    raise InterruptedTransferError("stopped")
                 self._tell(Moved(item=title, size=size))
 
             self._repository.push_blob(descriptor, content, progress)

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.errors import FormatError, NotFoundError, UsageError
-from modelpack.paths import LOST_AND_FOUND, MAX_PATH_PARTS, METADATA_DIR, SIGNATURE_NAME, check_path
+from modelpack.paths import (
+    LOST_AND_FOUND,
+    MAX_PATH_PARTS,
+    METADATA_DIR,
+    SIGNATURE_NAME,
+    check_path,
+    check_paths,
+)
 from modelpack.selection import Selection
 from modelpack.stores.files import mapped_errors
 
@@ -70,7 +77,7 @@ def scan_directory(
     root = Path(os.path.realpath(directory))
     allowed = _allowed_targets(root)
     selected = selection or Selection()
-    lead = f"{check_path(prefix.strip('/'))}/" if prefix.strip("/") else ""
+    lead = _lead(prefix)
     files = []
     skipped: list[str] = []
     for path, entry in _walk(root, "", skipped):
@@ -92,9 +99,21 @@ def scan_directory(
             )
         )
     if not files:
-        raise NotFoundError(f"{directory} holds no file to pack")
+        chosen = "" if selected.is_everything else " that matches --include and --exclude"
+        raise NotFoundError(f"{directory} holds no file to pack{chosen}")
     files.sort(key=lambda file: file.path.encode())
     return Scan(files=tuple(files), skipped=tuple(skipped))
+
+
+def _lead(prefix: str) -> str:
+    directory = prefix.removesuffix("/")
+    if not directory:
+        return ""
+    try:
+        check_paths([f"{directory}/x"])
+    except FormatError as error:
+        raise UsageError(f"--prefix {prefix!r:.100}: {error}") from error
+    return f"{directory}/"
 
 
 def identity_of(status: os.stat_result) -> tuple[int, int, int, int, int]:

@@ -121,7 +121,7 @@ def verify_directory(directory: Path, *, observer: Observer = ignore) -> Directo
         raw = (state / metadata.CHUNKS).read_bytes()
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"{directory} holds no {METADATA_DIR}/{metadata.CHUNKS}; it was not pulled by modelpack"
+            f"{directory} holds no {METADATA_DIR}/{metadata.CHUNKS}: {_why_no_index(state)}"
         ) from error
     index = decode_index(raw)
     digest = _covering_manifest(state)
@@ -153,6 +153,14 @@ def verify_directory(directory: Path, *, observer: Observer = ignore) -> Directo
         extra=tuple(sorted(path for path in _files_below(directory) if path not in expected)),
         unselected=len(index.files) - len(chosen),
     )
+
+
+def _why_no_index(state: Path) -> str:
+    if (state / "staging").exists():
+        return "a pull into it is not finished; run it again"
+    if (state / MANIFEST).exists():
+        return "what was pulled had none; it cannot be checked offline"
+    return "it was not pulled by modelpack"
 
 
 def verify_reference(

@@ -1,10 +1,13 @@
 """What a command prints: data on stdout, prose on stderr, one JSON object with ``--json``."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from modelpack.errors import ModelpackError, SpaceError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,14 +19,45 @@ _STEP = 1024
 
 def print_json(value: object) -> None:
     """Print exactly one JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a stdout without UTF-8, or half of a surrogate pair in a name
+        text = json.dumps(value)
+    _write(text + "\n")
 
 
 def print_text(text: str) -> None:
     """Print data on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    _write(text if text.endswith("\n") else text + "\n")
+
+
+def _write(text: str) -> None:
+    """Write to stdout.
+
+    Raises:
+        SpaceError, ModelpackError: it is a file that cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kind = SpaceError if error.errno in {errno.ENOSPC, errno.EDQUOT} else ModelpackError
+        raise kind(f"cannot write to stdout: {error.strerror}") from error
+
+
+def pinned(reference: str | None, digest: str | None) -> str:
+    """Join a reference and the digest it stands for, which it may name already."""
+    if reference is None or digest is None:
+        return reference or digest or ""
+    return reference if reference.endswith(f"@{digest}") else f"{reference}@{digest}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things: 1 file, 2 files."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_note(text: str) -> None:

@@ -7,11 +7,15 @@ an interrupt is 130. A traceback appears only with ``--debug``.
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
 INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_CONTINUE = "interrupted; run the same command again to continue"
+# Like an interrupt, these let what is verified be kept and temporary files be removed.
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # Control characters in a file or registry's name must not drive the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -23,6 +27,8 @@ def run(arguments: Sequence[str]) -> int:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     from modelpack.cli.app import app
 
+    for number in _ENDING_SIGNALS:
+        signal.signal(number, _end)
     try:
         # --debug is understood after the verb as well as before it
         result = app(
@@ -34,6 +40,9 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output has seen enough; point stdout elsewhere for the final flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except _EndedError as ended:
+        _complain(_CONTINUE.replace("interrupted", f"ended by {ended.name}"))
+        return ended.status
     except KeyboardInterrupt:
         result = INTERRUPTED
     except Exception as error:
@@ -41,14 +50,28 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _report(error)
     if result == INTERRUPTED:  # the argument parser turns an interrupt into this result
-        _complain("interrupted; run the same command again to continue")
+        _complain(_CONTINUE)
     return result if isinstance(result, int) else 0
 
 
+class _EndedError(BaseException):
+    """A signal asked the process to end; not an Exception, so that nothing swallows it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.name = signal.Signals(number).name
+        self.status = 128 + number
+
+
+def _end(number: int, _frame: object) -> None:
+    raise _EndedError(number)
+
+
 def _report(error: Exception) -> int:
-    show = getattr(error, "show", None)
-    if callable(show):  # the argument parser's own exceptions know how to explain themselves
-        show()
+    explain = getattr(error, "format_message", None)
+    if callable(explain):  # the argument parser's own exceptions know how to explain themselves
+        command = getattr(getattr(error, "ctx", None), "command_path", "modelpack")
+        _complain(f"{str(explain()).rstrip('.')}; see: {command} --help")
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
         _complain("interrupted; nothing was changed")

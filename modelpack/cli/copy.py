@@ -8,7 +8,7 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _trust
-from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._output import count, human_bytes, pinned, print_json, print_text
 from modelpack.cli._progress import progress
 from modelpack.reference import (
     RegistryReference,
@@ -79,8 +79,8 @@ def copy_command(
         return
     _trust.print_accepted(gate)
     print_text(
-        f"copied {result.source} to {result.reference}@{result.digest}\n"
-        f"  {result.manifests} manifests ({result.referrers} referrers), "
+        f"copied {result.source} to {pinned(result.reference, result.digest)}\n"
+        f"  {count(result.manifests, 'manifest')} ({count(result.referrers, 'referrer')}), "
         f"{human_bytes(result.uploaded_bytes)} sent, {human_bytes(result.reused_bytes)} "
         f"already there, {seconds:.1f} s"
     )

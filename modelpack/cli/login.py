@@ -48,6 +48,8 @@ def login_command(
         password = typer.prompt("Password", hide_input=True, err=True)
     else:
         raise UsageError("give the password on stdin with --password-stdin")
+    if not password:
+        raise UsageError("the password is empty")
     connection = options.connection_options(
         plain_http=plain_http, ca_file=ca_file, insecure=insecure
     )

@@ -8,7 +8,7 @@ import typer
 
 from modelpack.cli import _into, _trust
 from modelpack.cli import _options as options
-from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._output import count, human_bytes, pinned, print_json, print_text
 from modelpack.cli._progress import progress
 from modelpack.errors import UsageError
 
@@ -157,10 +157,13 @@ def pull_command(
         print_json({**result.to_json(), **_trust.gate_json(gate), "seconds": round(seconds, 3)})
         return
     _trust.print_accepted(gate)
-    rate = f", {human_bytes(result.fetched_bytes / seconds)}/s" if seconds > 0 else ""
+    moved = result.bytes - result.reused_bytes
+    rate = f", {human_bytes(moved / seconds)}/s" if moved and seconds > 0 else ""
+    gone = f", {result.removed} of an earlier version removed" if result.removed else ""
     print_text(
-        f"pulled {result.reference}@{result.digest}\n"
-        f"  {result.files} files, {human_bytes(result.bytes)} verified ({result.verified})\n"
+        f"pulled {pinned(result.reference, result.digest)}\n"
+        f"  {count(result.files, 'file')}, {human_bytes(result.bytes)} verified "
+        f"({result.verified}){gone}\n"
         f"  {human_bytes(result.fetched_bytes)} fetched, {human_bytes(result.reused_bytes)} reused, "
         f"{seconds:.1f} s{rate}"
     )

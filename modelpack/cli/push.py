@@ -9,7 +9,7 @@ import typer
 from modelpack.cli import _options as options
 from modelpack.cli import _trust
 from modelpack.cli import sign as signing
-from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._output import count, human_bytes, pinned, print_json, print_text
 from modelpack.cli._progress import progress
 
 
@@ -134,9 +134,9 @@ def push_command(
         print_json({**result.to_json(), **told, "seconds": round(seconds, 3)})
         return
     print_text(
-        f"pushed {result.reference}@{result.digest}\n"
-        f"  {result.files} files, {human_bytes(result.bytes)} in {result.layers} layers and "
-        f"{result.chunks} chunks\n"
+        f"pushed {pinned(result.reference, result.digest)}\n"
+        f"  {count(result.files, 'file')}, {human_bytes(result.bytes)} in {count(result.layers, 'layer')} and "
+        f"{count(result.chunks, 'chunk')}\n"
         f"  {human_bytes(result.uploaded_bytes)} sent, {human_bytes(result.reused_bytes)} "
         f"already there, {seconds:.1f} s"
     )

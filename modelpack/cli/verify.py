@@ -7,7 +7,7 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _trust
-from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._output import count, human_bytes, pinned, print_json, print_text
 from modelpack.cli._progress import progress
 from modelpack.errors import IntegrityError, UsageError
 
@@ -202,14 +202,18 @@ def _print(report: "DirectoryReport | ReferenceReport") -> None:
         for name in getattr(report, kind, ()):
             print_text(f"{kind}: {name}")
     if report.ok:
-        pinned = (report.reference or "").endswith(f"@{report.digest}")
-        of = f" of {report.reference}{'' if pinned else f'@{report.digest}'}"
-        of = of if report.digest else ""
-        print_text(f"ok: {report.files} files, {human_bytes(report.bytes)}{of}")
+        whole = pinned(report.reference, report.digest)
+        of = f" of {whole}" if whole else ""
+        left_out = getattr(report, "unselected", 0)
+        rest = f" ({count(left_out, 'file')} of the model not selected)" if left_out else ""
+        print_text(f"ok: {count(report.files, 'file')}, {human_bytes(report.bytes)}{of}{rest}")
 
 
 def _advice(report: "DirectoryReport | ReferenceReport") -> str:
-    reference = getattr(report, "reference", None)
-    if getattr(report, "directory", None) and reference and (report.missing or report.changed):
-        return f"; modelpack pull {reference} repairs it"
+    reference = report.reference
+    directory = getattr(report, "directory", None)
+    if directory and reference and (report.missing or report.changed):
+        return f"; this repairs it: modelpack pull {reference} {directory} --verify full"
+    if reference and reference.startswith("oci:") and report.changed:
+        return "; delete these blobs from the layout and push again"
     return ""

@@ -20,9 +20,9 @@ from typing import BinaryIO
 
 from modelpack.content import PIECE_BYTES, BlobContent, Content, FileRegion, segment_size
 from modelpack.errors import IntegrityError
+from modelpack.ratelimit import RateLimiter
 from modelpack.registry.connections import Connection
 from modelpack.registry.errors import MAX_ERROR_BYTES
-from modelpack.registry.ratelimit import RateLimiter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,12 +9,12 @@ import http.client
 from collections.abc import Callable, Mapping
 
 from modelpack.content import Content
+from modelpack.ratelimit import RateLimiter
 from modelpack.registry import addresses, bodies
 from modelpack.registry.auth import PUSH
 from modelpack.registry.bodies import Answer
 from modelpack.registry.client import USER_AGENT, RegistryClient
 from modelpack.registry.connections import Connection, connect
-from modelpack.registry.ratelimit import RateLimiter
 from modelpack.registry.retry import final_failure, reason_of
 
 # Bytes per second that a registry hashes at least, when it reads a finished upload once more.

@@ -25,6 +25,7 @@ from modelpack.errors import (
     NetworkError,
     NotFoundError,
 )
+from modelpack.ratelimit import RateLimiter
 from modelpack.registry import addresses, bodies
 from modelpack.registry.auth import PUSH
 from modelpack.registry.client import MOVED, TO_STORAGE, RegistryClient, Response
@@ -34,7 +35,6 @@ from modelpack.registry.errors import (
     passing_reason,
     response_error,
 )
-from modelpack.registry.ratelimit import RateLimiter
 from modelpack.registry.retry import retry_after
 from modelpack.registry.senders import BodySender, BrokenConnectionError
 from modelpack.registry.uploadstate import UploadState

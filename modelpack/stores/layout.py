@@ -9,6 +9,7 @@ their manifests' entries in ``index.json``.
         print(layout.tags())
 """
 
+import fcntl
 import os
 import secrets
 import threading
@@ -28,7 +29,8 @@ from modelpack.descriptor import (
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, IntegrityError, NotFoundError
 from modelpack.manifest import Index, Manifest, load_json, parse_manifest
-from modelpack.reference import LayoutReference, Reference
+from modelpack.ratelimit import RateLimiter
+from modelpack.reference import COMPANION_SUFFIX, LayoutReference, Reference
 from modelpack.storage import ByteStream, Progress, VerifyingStream, read_all
 from modelpack.stores.files import locked, mapped_errors, sync_directory, write_atomically
 
@@ -36,6 +38,8 @@ _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
 _LOCK_FILE = ".lock"
 _LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+# Enough to see what one meant.
+_TAGS_SHOWN = 5
 # index.json of a store with 100,000 manifests.
 _MAX_INDEX_BYTES = 64 * 1024 * 1024
 
@@ -43,9 +47,10 @@ _MAX_INDEX_BYTES = 64 * 1024 * 1024
 class LayoutRepository:
     """A layout directory as a ``storage.Repository``."""
 
-    def __init__(self, reference: LayoutReference) -> None:
-        """Name the layout; nothing is read or made yet."""
+    def __init__(self, reference: LayoutReference, limiter: RateLimiter | None = None) -> None:
+        """Name the layout; nothing is read or made yet. ``limiter`` holds for what is written."""
         self._reference = reference
+        self._limiter = limiter or RateLimiter(None)
         self.root = Path(reference.path)
         self._preparing = threading.Lock()
 
@@ -81,8 +86,11 @@ class LayoutRepository:
         for entry in entries:
             if entry.annotations.get(REF_NAME) == name:
                 return entry
-        known = ", ".join(self.tags()[:5])
-        hint = f" (there is: {known})" if known else ""
+        tags = [
+            tag for tag in (self.tags() if entries else ()) if not tag.endswith(COMPANION_SUFFIX)
+        ]
+        more = ", …" if len(tags) > _TAGS_SHOWN else ""
+        hint = f" (there is: {', '.join(tags[:_TAGS_SHOWN])}{more})" if tags else ""
         raise NotFoundError(f"{self._reference.with_tag(name)} does not exist{hint}")
 
     def fetch_manifest(self, name: str | Digest) -> Manifest | Index:
@@ -129,6 +137,8 @@ class LayoutRepository:
 
     def tags(self) -> list[str]:
         """Return all tags, sorted."""
+        if not self.root.exists():
+            raise NotFoundError(f"{self._reference} does not exist")
         names = (entry.annotations.get(REF_NAME) for entry in self._entries())
         return sorted({name for name in names if name})
 
@@ -170,6 +180,7 @@ class LayoutRepository:
         path = self.blob_path(descriptor.digest)
         with mapped_errors(f"cannot write to {self.root}"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep(path)
             temporary = path.with_name(f".{descriptor.digest.hex}.{secrets.token_hex(4)}")
             try:
                 self._write_blob(temporary, descriptor, content, progress)
@@ -258,12 +269,14 @@ class LayoutRepository:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         size = 0
         try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # tells others that somebody is still writing
             for piece in content.pieces():
                 hasher.update(piece)
                 rest = piece
                 while rest:
                     rest = rest[os.write(fd, rest) :]
                 size += len(piece)
+                self._limiter.take(len(piece))
                 if progress is not None:
                     progress(len(piece))
             if size != descriptor.size or hasher.hexdigest() != descriptor.digest.hex:
@@ -273,6 +286,13 @@ class LayoutRepository:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def _sweep(self, path: Path) -> None:
+        """Remove what killed writers of this blob have left."""
+        for stale in path.parent.glob(f".{path.name}.*"):
+            with suppress(OSError), stale.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stale.unlink()
 
     def _prepare(self) -> None:
         """Make the layout's fixed files, unless they are there."""

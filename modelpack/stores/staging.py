@@ -292,7 +292,7 @@ class Staging:
         free = status.f_bavail * status.f_frsize
         if needed > free:
             raise SpaceError(
-                f"{self.directory}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; "
+                f"{self.directory}: needs {needed / 2**20:,.1f} MiB, {free / 2**20:,.1f} MiB are free; "
                 "free some space and run again"
             )
 

@@ -642,7 +642,7 @@ from modelpack.registry import bodies
 from modelpack.registry.addresses import Origin
 from modelpack.registry.connections import connect
 from modelpack.registry.options import ConnectionOptions
-from modelpack.registry.ratelimit import RateLimiter
+from modelpack.ratelimit import RateLimiter
 options = ConnectionOptions()
 port, path = int(sys.argv[1]), Path(sys.argv[2])
 size = path.stat().st_size

@@ -1,6 +1,6 @@
 import pytest
 
-from modelpack.registry.ratelimit import RateLimiter
+from modelpack.ratelimit import RateLimiter
 
 
 class Time:
