@@ -190,3 +190,26 @@ def test_interrupt_says_so_and_exits_130(model, tmp_path):
         assert process.returncode == 130
         assert errors.splitlines()[-1].startswith("modelpack: interrupted")
         assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_stopped_push_leaves_no_litter_in_a_layout(how, status, model, tmp_path):
+    store = tmp_path / "store"
+    arguments = ["push", str(model), f"oci:{store}:v1", "-q", "--limit-rate", "15M"]
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(store.glob("blobs/sha256/.*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    if how is not signal.SIGKILL:
+        assert errors.splitlines()[-1].startswith("modelpack: ")
+        assert not list(store.glob("blobs/sha256/.*"))
+    modelpack.push(model, f"oci:{store}:v1")
+    assert not list(store.glob("blobs/sha256/.*"))
+    modelpack.pull(f"oci:{store}:v1", tmp_path / "out")
+    assert read_tree(tmp_path / "out") == read_tree(model)

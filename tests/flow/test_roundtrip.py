@@ -195,6 +195,40 @@ def test_selection_is_remembered_by_verify(place, tmp_path):
         modelpack.pull(f"{place}:v1", tmp_path / "none", include=["*.nothing"])
 
 
+def test_a_narrower_selection_takes_nothing_away(place, tmp_path):
+    model = build_model(tmp_path / "model")
+    modelpack.push(model, f"{place}:v1")
+    modelpack.pull(f"{place}:v1", tmp_path / "out")
+    narrow = modelpack.pull(f"{place}:v1", tmp_path / "out", include=["config.json"])
+    assert (narrow.files, narrow.removed) == (1, 0)
+    assert read_tree(tmp_path / "out") == read_tree(model)
+    assert modelpack.verify(tmp_path / "out").unselected == 0
+    write_files(model, {"one": b"another", "config.json": b"{}"})
+    modelpack.push(model, f"{place}:v2")
+    mixed = modelpack.pull(f"{place}:v2", tmp_path / "out", include=["config.json"])
+    assert mixed.removed == 1  # "one" is of the old version, and the new one was not asked for
+    assert modelpack.verify(tmp_path / "out").unselected == 1
+
+
+def test_edits_of_the_user_are_replaced_with_a_warning(place, tmp_path):
+    model = build_model(tmp_path / "model")
+    modelpack.push(model, f"{place}:v1")
+    modelpack.pull(f"{place}:v1", tmp_path / "out")
+    (tmp_path / "out" / "config.json").write_bytes(b"edited")
+    pulled = modelpack.pull(f"{place}:v1", tmp_path / "out")
+    assert [warning for warning in pulled.warnings if "config.json was changed" in warning]
+    assert read_tree(tmp_path / "out") == read_tree(model)
+
+
+def test_a_copy_without_a_tag_becomes_latest(place, tmp_path):
+    model = write_files(tmp_path / "model", {"config.json": b"{}"})
+    pushed = modelpack.push(model, f"{place}:v1")
+    modelpack.copy(f"{place}:v1", f"oci:{tmp_path / 'copy'}")
+    assert modelpack.tags(f"oci:{tmp_path / 'copy'}") == ["latest", "latest-modelpack"]
+    modelpack.copy(f"{place}@{pushed.digest}", f"oci:{tmp_path / 'by-digest'}")
+    assert modelpack.tags(f"oci:{tmp_path / 'by-digest'}") == []
+
+
 def test_push_selection_and_prefix(place, tmp_path):
     model = build_model(tmp_path / "model")
     modelpack.push(model, f"{place}:v1", include=["*.json"], exclude=["config*"], prefix="models/a")
