@@ -40,7 +40,17 @@ def to_yaml(spec: Spec) -> str:
     Written out here, so that the bytes depend neither on PyYAML's version nor on whether it was
     built with libyaml.
     """
-    return "\n".join(_lines(spec.to_json(), "")) + "\n"
+    return yaml_text(spec.to_json())
+
+
+def yaml_text(value: object) -> str:
+    """Return plain values (objects, arrays, strings, numbers, booleans) as one YAML document.
+
+    Deterministic; fields keep their order. An empty object or array stands on one line.
+    """
+    if not value or not isinstance(value, (dict, list)):
+        return _scalar(value) + "\n"
+    return "\n".join(_lines(value, "")) + "\n"
 
 
 def to_json_text(spec: Spec) -> str:

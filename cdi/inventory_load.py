@@ -10,7 +10,7 @@ Leaves out the fields (:mod:`cdi.inventory`) and files: callers read and write t
 
 from collections.abc import Iterable, Mapping
 
-from cdi.emit import _lines as yaml_lines
+from cdi.emit import yaml_text
 from cdi.errors import Fault, InvalidSpecError
 from cdi.inventory import Accelerator, Driver, Inventory, PartitionType, Vendor
 from cdi.inventory_reader import InventoryReader
@@ -49,7 +49,7 @@ def load_inventory(
 
 def to_yaml(inventory: Inventory) -> str:
     """Return the inventory as one YAML document; the same inventory gives the same text."""
-    return "\n".join(yaml_lines(inventory.to_json(), "")) + "\n"
+    return yaml_text(inventory.to_json())
 
 
 def inventory_from_json(value: object) -> Inventory:

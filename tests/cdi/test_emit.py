@@ -7,7 +7,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from cdi.emit import to_json_text, to_yaml
+from cdi.emit import to_json_text, to_yaml, yaml_text
 from cdi.parse import parse_spec
 from cdi.spec import ContainerEdits, Device, Spec
 from tests.cdi.cases import FULL
@@ -135,3 +135,8 @@ def test_the_same_spec_gives_the_same_bytes(spec):
     assert to_yaml(again) == to_yaml(spec)
     assert to_json_text(again) == to_json_text(spec)
     assert to_yaml(spec).endswith("\n")
+
+
+@pytest.mark.parametrize("value", ["no", "", {}, [], 3, {"a": []}, [{"b": {}}, ["c"]]], ids=repr)
+def test_any_plain_value_is_one_document(value):
+    assert yaml.safe_load(yaml_text(value)) == value
