@@ -6,13 +6,20 @@ CdiError                 1  anything else
 ├── CdiNotFoundError     3  no such file, directory or device
 │   └── UnresolvableError 3  device names that no loaded spec defines without conflict
 ├── InvalidSpecError     5  a CDI spec breaks the rules; holds every fault, not only the first
+│   └── InvalidInventoryError 5  an inventory does (cdi.inventory_load)
 ├── InvalidOciError      5  an OCI runtime spec to inject into is not one
+├── TreeError            5  a recorded tree's list of nodes is malformed (cdi.discovery.tree)
+├── InvalidManifestError 5  a text holds no Kubernetes objects to convert (cdi.kube.manifests)
+├── InvalidLedgerError   5  the ledger of shares is not one (cdi.shares.ledger)
+├── ShareError           8  a card has not enough left for a share (cdi.shares.model)
+├── LedgerError          1  the ledger cannot be locked, read or written (cdi.shares.ledger)
 ├── InjectionError       1  the edits cannot be applied on this node
 └── SpecWriteError       1  a spec file could not be written or removed
 ```
 
 The package does not import its users, so the tree is its own; ``exit_code`` is what a command line
-is advised to exit with.
+is advised to exit with. An error with a module's name beside it is defined there, beside what
+raises it.
 
 >>> InvalidSpecError((Fault(path="devices", reason="is empty"),), source="gpu.yaml").exit_code
 5

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,16 @@ def test_the_package_imports_only_yaml_the_standard_library_and_itself():
             else:
                 continue
             assert found <= sys.stdlib_module_names | {"cdi", "yaml"}
+
+
+def test_the_drawn_tree_of_errors_is_the_whole_tree():
+    for path in ROOT.rglob("*.py"):
+        name = path.relative_to(ROOT.parent).with_suffix("").as_posix().replace("/", ".")
+        importlib.import_module(name.removesuffix(".__init__"))
+    pending, found = [cdi.errors.CdiError], {}
+    while pending:
+        error = pending.pop()
+        found[error.__name__] = error.exit_code
+        pending += error.__subclasses__()
+    drawn = re.findall(r"(\w+Error) +(\d)  ?", cdi.errors.__doc__)
+    assert {name: int(code) for name, code in drawn} == found
