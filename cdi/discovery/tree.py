@@ -59,12 +59,10 @@ def parse_node_line(line: str) -> tuple[str, Node]:
     """
     found = _LINE.fullmatch(line.strip())
     if found is None:
-        raise TreeError(
-            f"{NODES_FILE}: {line.strip()[:80]!r} is not PATH TYPE MAJOR:MINOR MODE UID:GID"
-        )
+        raise TreeError(f"{line.strip()[:80]!r} is not a line PATH TYPE MAJOR:MINOR MODE UID:GID")
     major, minor = int(found["major"]), int(found["minor"])
     if major > MAX_MAJOR or minor > MAX_MINOR:
-        raise TreeError(f"{NODES_FILE}: {found['path']} has numbers that no Linux device has")
+        raise TreeError(f"{found['path']} has numbers that no Linux device has")
     node = Node(
         path=found["path"],
         type=NodeType(found["type"]),
@@ -110,7 +108,10 @@ class Tree:
         except (OSError, UnicodeDecodeError) as error:
             raise TreeError(f"{self.root / NODES_FILE}: {error}") from error
         lines = (line for line in text.splitlines() if line.strip() and line.strip()[0] != "#")
-        return dict(parse_node_line(line) for line in lines)
+        try:
+            return dict(parse_node_line(line) for line in lines)
+        except TreeError as error:
+            raise TreeError(f"{self.root / NODES_FILE}: {error}") from error
 
     def resolve(self, path: str) -> str | None:
         """Return the canonical path of an existing file, links followed within the tree."""

@@ -1,7 +1,7 @@
 """AMD: ``/dev/kfd`` and the DRM nodes of each GPU or compute partition, as amd-ctk lists them.
 
-Owns the order of devices (all of one card together, by render node), their unique ids from the KFD
-topology, and the nodes. Leaves out ROCm itself, which images bring.
+Owns the order of devices (all of one card together, by render node), their unique ids and compute
+units from the KFD topology, and the nodes. Leaves out ROCm itself, which images bring.
 
 >>> unique_id("12345678901234567890")
 'GPU-ab54a98ceb1f0ad2'
@@ -9,7 +9,7 @@ topology, and the nodes. Leaves out ROCm itself, which images bring.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from cdi.discovery import sysfs
 from cdi.discovery.tree import Tree
@@ -42,8 +42,8 @@ class Amd(base.UsualVendor):
 
     def discover(self, tree: Tree, driver_root: str) -> Found:  # noqa: ARG002 - images bring ROCm
         """Find GPUs under the amdgpu driver, and the compute partitions beside them."""
-        looked = (_PCI_DRIVER, f"{_PLATFORM}/amdgpu_xcp_*", _KFD_NODES)
-        ids = _unique_ids(tree)
+        looked = (_PCI_DRIVER, f"{_PLATFORM}/amdgpu_xcp_N", _KFD_NODES)
+        topology = _topology(tree)
         functions = [
             (name, f"{_PCI_DRIVER}/{name}") for name in sysfs.pci_addresses(tree, _PCI_DRIVER)
         ]
@@ -52,7 +52,7 @@ class Amd(base.UsualVendor):
         ]
         cards: dict[str, list[Accelerator]] = {}
         for address, path in functions + parts:
-            device = _device(tree, address, path, ids)
+            device = _device(tree, address, path, topology)
             if device is not None:
                 # A card's partitions share its unique id; without one, each stands alone.
                 cards.setdefault(device.uuid or path, []).append(device)
@@ -92,27 +92,47 @@ _NONE = ContainerEdits()
 MODULE = Amd()
 
 
-def _unique_ids(tree: Tree) -> dict[int, str]:
-    """Return the unique ids of the KFD topology by the minor of their render node."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _KfdNode:
+    """What the KFD topology says of one GPU or compute partition."""
+
+    unique_id: str = ""
+    attributes: Mapping[str, int] = field(default_factory=dict)
+
+
+def _topology(tree: Tree) -> dict[int, _KfdNode]:
+    """Return the KFD nodes by the minor of their render node; processors have none."""
     found = {}
     for name in tree.names(_KFD_NODES, r"\d{1,4}"):
         text = tree.read(f"{_KFD_NODES}/{name}/properties") or ""
-        properties = {match[1]: match[2] for match in _PROPERTY.finditer(text)}
-        minor = int(properties.get("drm_render_minor", "0"))
+        properties = {match[1]: int(match[2]) for match in _PROPERTY.finditer(text)}
+        minor = properties.get("drm_render_minor", 0)
         if minor > 0:
-            found[minor] = unique_id(properties.get("unique_id", "0"))
+            found[minor] = _KfdNode(
+                unique_id=unique_id(str(properties.get("unique_id", 0))),
+                attributes=_compute_units(properties),
+            )
     return found
 
 
-def _device(tree: Tree, address: str, path: str, ids: Mapping[int, str]) -> Accelerator | None:
+def _compute_units(properties: Mapping[str, int]) -> dict[str, int]:
+    """Return the compute units, which KFD gives as SIMDs and SIMDs in a unit; empty if it does not."""
+    simds, each = properties.get("simd_count", 0), properties.get("simd_per_cu", 0)
+    return {"computeUnits": simds // each} if simds and each else {}
+
+
+def _device(
+    tree: Tree, address: str, path: str, topology: Mapping[int, _KfdNode]
+) -> Accelerator | None:
     drm = sysfs.drm_of(tree, path)
     if not drm.nodes:
         return None
+    known = topology.get(drm.render or 0, _KfdNode())
     return Accelerator(
         vendor=Vendor.AMD,
         type="gpu",
         index=0,
-        uuid=ids.get(drm.render or 0, ""),
+        uuid=known.unique_id,
         product=tree.read(f"{path}/product_name") or "",
         memory=sysfs.bytes_in(tree, f"{path}/mem_info_vram_total"),
         pci=address,
@@ -120,6 +140,7 @@ def _device(tree: Tree, address: str, path: str, ids: Mapping[int, str]) -> Acce
         card=drm.card,
         render=drm.render,
         nodes=drm.nodes,
+        attributes=known.attributes,
     )
 
 
@@ -136,7 +157,7 @@ def _one_card(group: Sequence[Accelerator]) -> list[Accelerator]:
             memory=None,
             pci=whole.pci,
             numa=whole.numa,
-            attributes={"uniqueID": device.uuid},
+            attributes={**device.attributes, "uniqueID": device.uuid},
         )
         for device in group
     ]

@@ -53,7 +53,7 @@ class Ascend(base.UsualVendor):
 
     def discover(self, tree: Tree, driver_root: str) -> Found:
         """Find davinci nodes, the vNPUs beside them, and the driver's files."""
-        looked = ("/dev/davinci[0-9]*",)
+        looked = ("/dev/davinciN",)
         parts = _vnpus(tree)
         devices = []
         for match, node in tree.nodes("/dev", r"davinci(\d{1,4})"):

@@ -20,6 +20,8 @@ from cdi.spec import ContainerEdits, DeviceNode, Mount
 # What nvidia-ctk gives its read-only mounts, and gpustack-runtime those of the other vendors.
 FILE_OPTIONS = ("ro", "nosuid", "nodev", "rbind", "rprivate")
 SOCKET_OPTIONS = ("nosuid", "nodev", "rbind", "rprivate", "noexec")
+# A note is read by people: this many names show what is meant on a node with eight devices.
+_MAX_NAMED = 12
 
 
 class Basis(StrEnum):
@@ -271,8 +273,11 @@ def unnumbered(vendor: Vendor, edits: Iterable[ContainerEdits]) -> tuple[Note, .
     }
     if not paths:
         return ()
+    named = ", ".join(list(paths)[:_MAX_NAMED])
+    if len(paths) > _MAX_NAMED:
+        named += f" and {len(paths) - _MAX_NAMED} more"
     text = (
-        f"major and minor of {', '.join(paths)}: the runtime reads them from the host's node, "
+        f"major and minor of {named}: the runtime reads them from the host's node, "
         "and fails where there is none"
     )
     return (Note(vendor=vendor, kind=NoteKind.LEFT_OUT, text=text),)

@@ -49,8 +49,8 @@ class Intel(base.UsualVendor):
         ]
         numbered = [replace(device, index=i) for i, device in enumerate(gpus)]
         looked = (
-            f"{sysfs.PCI_ROOT}/*/vendor = {_GPU_VENDOR}",
-            f"{sysfs.PCI_ROOT}/*/vendor = {_GAUDI_VENDOR}",
+            f"{sysfs.PCI_ROOT} for vendor {_GPU_VENDOR}",
+            f"{sysfs.PCI_ROOT} for vendor {_GAUDI_VENDOR}",
         )
         driver = Driver(links=base.existing_by_path(tree, numbered))
         return Found(devices=(*numbered, *gaudis), driver=driver, looked=looked)

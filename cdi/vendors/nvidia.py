@@ -50,7 +50,7 @@ class Nvidia(base.UsualVendor):
 
     def discover(self, tree: Tree, driver_root: str) -> Found:
         """Find GPUs with their MIG devices, IMEX channels, and the driver's files."""
-        looked = (_GPUS, "/dev/nvidia[0-9]*", f"{_IMEX}/channel*")
+        looked = (_GPUS, "/dev/nvidiaN", f"{_IMEX}/channelN")
         root = dev_root(tree, driver_root)
         gpus = _by_procfs(tree, root) or _by_nodes(tree, root)
         if tree.is_live:

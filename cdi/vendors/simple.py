@@ -58,9 +58,9 @@ class SimpleVendor(base.UsualVendor):
         """Find the devices by their nodes, or by PCI and DRM, and the driver's files."""
         devices = self._by_node(tree) if self.pattern else self._by_drm(tree)
         looked = (
-            (f"{self._directory}/{self.pattern}",)
+            (self.main.format(index="N"),)
             if self.pattern
-            else (f"{sysfs.PCI_ROOT}/*/vendor = {self.pci_vendor}",)
+            else (f"{sysfs.PCI_ROOT} for vendor {self.pci_vendor}",)
         )
         if not devices:
             return Found(looked=looked)

@@ -1,5 +1,7 @@
 """Discovery: each vendor's machine is found as it is, and what is missing is said."""
 
+import re
+
 import pytest
 
 from cdi.discovery.tree import Tree
@@ -152,6 +154,7 @@ class TestAmd:
         assert first.uuid == "GPU-ab54a98ceb1f0ad2"
         assert first.product == "AMD Instinct MI300X OAM"
         assert first.memory == 206141652992
+        assert first.attributes == {"computeUnits": 304}
         assert inventory.driver(Vendor.AMD).version == "6.12.12"
 
     def test_partitions_are_devices_of_their_card(self, tmp_path):
@@ -167,6 +170,12 @@ class TestAmd:
             "/dev/dri/renderD129",
             "/dev/kfd",
         ]
+
+    def test_an_old_kernel_does_not_say_the_compute_units(self, tmp_path):
+        root = build(tmp_path, others.TWO_MI300X)
+        for path in root.glob(f"{others.KFD[1:]}/*/properties"):
+            path.write_text(path.read_text().replace("simd_per_cu 4", "simd_per_cu 0"))
+        assert all(device.attributes == {} for device in discover(root).inventory.devices)
 
     def test_a_machine_without_kfd_is_said(self, tmp_path):
         machine = others.mi300x("0000:05:00.0", 1, 128, 1, 1, 0)
@@ -392,9 +401,13 @@ class TestDiscover:
     def test_nothing_says_where_it_looked(self, tmp_path):
         found = discover(tmp_path)
         assert found.inventory is None
-        for place in ("/proc/driver/nvidia/gpus", "/dev/davinci[0-9]*", "/sys/module/amdgpu"):
+        for place in ("/proc/driver/nvidia/gpus", "/dev/davinciN", "/sys/module/amdgpu"):
             assert any(place in looked for looked in found.looked)
         assert len(found.looked) >= len(Vendor)
+
+    def test_the_places_are_for_people_to_read(self, tmp_path):
+        for place in discover(tmp_path).looked:
+            assert re.fullmatch(r"/[A-Za-z0-9_./:-]+( for vendor 0x[0-9a-f]{4})?", place)
 
     def test_only_the_vendors_asked_for(self, tmp_path):
         root = build(tmp_path, nvidia.TWO_H200 | others.TWO_910B)

@@ -7,9 +7,7 @@ KFD = "/sys/class/kfd/kfd/topology/nodes"
 
 
 def kfd_node(number, *, minor=0, unique=0):
-    properties = (
-        f"cpu_cores_count 0\nsimd_count 1216\nunique_id {unique}\ndrm_render_minor {minor}\n"
-    )
+    properties = f"cpu_cores_count 0\nsimd_count 1216\nsimd_per_cu 4\nunique_id {unique}\ndrm_render_minor {minor}\n"
     return Machine(files={f"{KFD}/{number}/properties": properties})
 
 
