@@ -16,9 +16,15 @@ import stat
 from pathlib import Path
 
 from cdi.emit import to_json_text, to_yaml
-from cdi.errors import CdiError, CdiNotFoundError, CdiUsageError, SpecWriteError
+from cdi.errors import (
+    CdiError,
+    CdiNotFoundError,
+    CdiUsageError,
+    InvalidSpecError,
+    SpecWriteError,
+)
 from cdi.names import split_kind
-from cdi.parse import MAX_SPEC_BYTES, Syntax, parse_spec, syntax_of
+from cdi.parse import MAX_SPEC_BYTES, Syntax, parse_spec, syntax_of, too_large
 from cdi.spec import Spec
 from cdi.validate import require_valid
 
@@ -53,7 +59,8 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         CdiNotFoundError: there is no such file.
-        CdiError: it cannot be read, is no regular file, or is too large.
+        CdiError: it cannot be read, or is no regular file.
+        InvalidSpecError: it is too large.
     """
     try:
         # Without O_NONBLOCK a named pipe of that name would hang the reader.
@@ -66,7 +73,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise CdiError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_SPEC_BYTES:
-        raise CdiError(f"{path} is larger than {MAX_SPEC_BYTES} bytes")
+        raise InvalidSpecError([too_large()], source=str(path))
     return data
 
 
@@ -108,7 +115,7 @@ def write_spec(spec: Spec, path: Path) -> bool:
         return False
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        _replace(path, data)
+        replace_file(path, data)
     except OSError as error:
         raise SpecWriteError(f"{path} cannot be written: {error.strerror or error}") from error
     return True
@@ -147,7 +154,12 @@ def _is_current(path: Path, data: bytes) -> bool:
         return False  # writing will tell what is wrong
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file at ``path`` with mode 0644, whole or not at all, and durably.
+
+    Raises:
+        OSError: the file system refused; the old file is as it was.
+    """
     # The suffix keeps runtimes, which watch the directory, from reading the temporary file.
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -70,7 +70,7 @@ def load_value(data: bytes | str, *, syntax: Syntax | None = None) -> tuple[obje
     document, a key that is no string and a tag beyond the standard ones.
     """
     if len(data) > MAX_SPEC_BYTES:
-        return None, [Fault(path="", reason=f"is larger than {MAX_SPEC_BYTES} bytes")]
+        return None, [too_large()]
     if isinstance(data, bytes):
         try:
             text = data.decode("utf-8")
@@ -81,6 +81,11 @@ def load_value(data: bytes | str, *, syntax: Syntax | None = None) -> tuple[obje
     if syntax is None:
         syntax = "json" if text.lstrip()[:1] == "{" else "yaml"
     return _load_json(text) if syntax == "json" else load_yaml(text)
+
+
+def too_large() -> Fault:
+    """Return the fault of a text of more than ``MAX_SPEC_BYTES``."""
+    return Fault(path="", reason=f"is larger than {MAX_SPEC_BYTES} bytes")
 
 
 def syntax_of(path: PurePath) -> Syntax:

@@ -78,7 +78,7 @@ class Ledger:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidLedgerError(f"{source} is not a ledger: {error}") from error
+            raise InvalidLedgerError(_unreadable(source, error)) from error
         reader = InventoryReader(value, "", faults)
         version = reader.integer("version", 0, 2**31)
         shares = reader.records("shares", Share.read, required=True)
@@ -91,7 +91,7 @@ class Ledger:
             if not faults and not share.parts:
                 faults.append(Fault(path=f"shares[{i}].parts", reason="is empty"))
         if faults:
-            raise InvalidLedgerError(f"{source} is not a ledger: {faults[0]}")
+            raise InvalidLedgerError(_unreadable(source, faults[0]))
         return cls(shares)
 
     def text(self) -> str:
@@ -150,6 +150,13 @@ def read_ledger(path: Path) -> Ledger:
     if len(data) > MAX_BYTES:
         raise InvalidLedgerError(f"{path} is larger than {MAX_BYTES} bytes")
     return Ledger.parse(data.decode("utf-8", "replace"), str(path))
+
+
+def _unreadable(source: str, reason: object) -> str:
+    return (
+        f"{source} is not a ledger: {reason}; restore it, or move it away, remove the shares' "
+        "specs and hand the shares out again"
+    )
 
 
 def write_ledger(ledger: Ledger, path: Path) -> None:
