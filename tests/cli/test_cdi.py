@@ -416,3 +416,120 @@ class TestDiffAndRefresh:
         call("cdi", "refresh", "--root", machine, "-o", "cdi")
         done = call("cdi", "diff", "--root", machine, "--spec-dir", "cdi")
         assert done.code == 0, done.out
+
+
+class TestKind:
+    """A vendor's own kind is never a name for another's devices."""
+
+    @pytest.mark.parametrize("kind", ["amd.com/gpu", "nvidia.com/imex-channel"])
+    def test_a_known_kind_that_is_not_there(self, call, smallest, kind):
+        done = call("cdi", "generate", "--inventory", smallest, "--kind", kind)
+        fails(done, 3, f"no devices of kind {kind}", "nvidia")
+
+    def test_notes_are_those_of_the_kind(self, call):
+        mixed = EXAMPLES / "mixed-nvidia-amd.yaml"
+        done = call("cdi", "generate", "--inventory", mixed, "--kind", "amd.com/gpu")
+        assert done.code == 0
+        assert yaml.safe_load(done.out)["kind"] == "amd.com/gpu"
+        assert "nvidia" not in done.err
+
+
+class TestBounds:
+    def test_a_note_names_a_few_nodes(self, call, tmp_path):
+        devices = "".join(f"- {{vendor: nvidia, index: {i}}}\n" for i in range(100))
+        (tmp_path / "many.yaml").write_text("devices:\n" + devices)
+        done = call("cdi", "generate", "--inventory", "many.yaml")
+        assert "and 90 more" in done.err
+        assert max(map(len, done.err.splitlines())) < 500
+
+    @pytest.mark.parametrize("verb", ["generate", "validate"])
+    def test_large_input_is_invalid(self, call, tmp_path, verb):
+        (tmp_path / "big.yaml").write_text("a" * (8 << 20) + "a")
+        name = ("--inventory",) if verb == "generate" else ()
+        done = call("cdi", verb, *name, "big.yaml")
+        assert done.code == 5
+        assert "big.yaml: is larger than 8388608 bytes" in done.out + done.err
+        done = call("cdi", verb, *name, "-", stdin="a" * (9 << 20))
+        assert done.code == 5
+        assert "standard input: is larger than 8388608 bytes" in done.out + done.err
+
+    @pytest.mark.parametrize(
+        ("driver_root", "code", "words"),
+        [("relative", 2, "no absolute path"), ("/nowhere", 3, "not there below")],
+    )
+    def test_a_driver_root_that_cannot_be(self, call, smallest, tmp_path, driver_root, code, words):
+        places = ("--root", tmp_path, "--driver-root", driver_root)
+        fails(call("cdi", "generate", "--inventory", smallest, *places), code, words)
+
+    def test_names_are_whole_in_a_pipe(self, call, smallest, monkeypatch, tmp_path):
+        monkeypatch.setenv("COLUMNS", "20")
+        place = tmp_path / ("d" * 120)
+        call("cdi", "generate", "--inventory", smallest, "-o", f"{place}/")
+        lines = call("cdi", "list", "--spec-dir", place).out.splitlines()
+        path = place / "nvidia.com-gpu.yaml"
+        assert lines[1].split() == ["nvidia.com/gpu=0", str(path)]
+        assert not any(line.endswith(" ") for line in lines)
+
+
+def test_validate_reads_standard_input(call, smallest):
+    made = call("cdi", "generate", "--inventory", smallest)
+    done = call("cdi", "validate", "-", stdin=made.out)
+    assert (done.code, done.out) == (0, "")
+    done = call("cdi", "validate", "--json", "-", stdin="{}")
+    assert done.code == 5
+    assert json.loads(done.out)[0]["file"] == "standard input"
+
+
+def test_lint_takes_the_nodes_of_a_recorded_tree(call, tmp_path):
+    root = build(tmp_path / "machine", nvidia.TWO_H200 | nvidia.HOOK)
+    call("cdi", "generate", "--root", root, "-o", "cdi/")
+    done = call("cdi", "lint", "--spec-dir", "cdi", "--root", root)
+    assert "is no device node" not in done.out
+
+
+class TestRecord:
+    @pytest.fixture
+    def machine(self, tmp_path):
+        return build(tmp_path / "machine", nvidia.TWO_H200 | nvidia.HOOK)
+
+    def test_the_record_is_discovered_as_the_machine_is(self, call, machine):
+        done = call("cdi", "record", "copy", "--root", machine)
+        assert done.code == 0
+        assert "copy: 2 devices of nvidia" in done.err
+        made = [call("cdi", "generate", "--root", root).out for root in (machine, "copy")]
+        assert made[0] == made[1]
+        assert made[0].startswith("cdiVersion")
+
+    def test_no_uuid_of_the_machine_is_in_it(self, call, machine, tmp_path):
+        assert call("cdi", "record", "copy", "--root", machine, "--json").code == 0
+        for path in (tmp_path / "copy").rglob("*"):
+            if path.is_file():
+                assert not any(uuid in path.read_text() for uuid in nvidia.UUIDS)
+
+    def test_json(self, call, machine):
+        done = call("cdi", "record", "copy", "--root", machine, "--json")
+        assert json.loads(done.out) == {"root": "copy", "devices": 2, "vendors": ["nvidia"]}
+
+    def test_nothing_to_record(self, call, tmp_path):
+        fails(call("cdi", "record", "copy", "--root", tmp_path), 3, "no devices found")
+        assert not (tmp_path / "copy").exists()
+
+    def test_the_target_is_a_directory_of_its_own(self, call, machine, tmp_path):
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full/x").touch()
+        fails(call("cdi", "record", "full", "--root", machine), 2, "full is not empty")
+        fails(call("cdi", "record", "full/x", "--root", machine), 1, "full/x")
+        fails(call("cdi", "record", "/proc/none/x", "--root", machine), 1, "/proc/none")
+
+
+def test_a_result_replaces_a_file_whole(call, tmp_path):
+    build(tmp_path / "machine", nvidia.TWO_H200)
+    (tmp_path / "node.yaml").write_text("old")
+    (tmp_path / "link.yaml").symlink_to("node.yaml")
+    done = call("cdi", "inventory", "--root", "machine", "-o", "link.yaml")
+    assert done.code == 0
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert "NVIDIA H200" in (tmp_path / "node.yaml").read_text()
+    done = call("cdi", "inventory", "--root", "machine", "-o", "/dev/full")
+    assert done.code == 1
+    assert "/dev/full cannot be written: No space left on device" in done.err

@@ -8,6 +8,7 @@ import typer
 
 from modelpack.cli.cdi.generate import generate_command, inventory_command
 from modelpack.cli.cdi.node import diff_command, refresh_command
+from modelpack.cli.cdi.record import record_command
 from modelpack.cli.cdi.share import share_command
 from modelpack.cli.cdi.specs import inject_command, lint_command, list_command, validate_command
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 
 app.command("generate")(generate_command)
 app.command("inventory")(inventory_command)
+app.command("record")(record_command)
 app.command("list")(list_command)
 app.command("validate")(validate_command)
 app.command("lint")(lint_command)

@@ -137,10 +137,25 @@ class Source:
         Raises:
             CdiNotFoundError: the file or tree does not exist, or holds no device.
             InvalidInventoryError: the file is not a valid inventory.
+            CdiUsageError: the driver's root is no absolute path.
         """
+        self._check_places()
         if self.inventory:
             return self._declared()
         return self._discovered()
+
+    def _check_places(self) -> None:
+        from cdi.discovery.tree import Tree
+        from cdi.errors import CdiNotFoundError, CdiUsageError
+
+        if not self.root.is_dir():
+            raise CdiNotFoundError(f"{self.root}: no such directory")
+        if self.driver_root and not self.driver_root.startswith("/"):
+            raise CdiUsageError(
+                f"--driver-root {self.driver_root!r} is no absolute path; it lies below --root"
+            )
+        if self.driver_root and not Tree(self.root).exists(self.driver_root):
+            raise CdiNotFoundError(f"--driver-root {self.driver_root}: not there below {self.root}")
 
     def _declared(self) -> "Inventory":
         from cdi.inventory_discover import add_driver_files
@@ -156,8 +171,6 @@ class Source:
         from cdi.inventory import Vendor
         from cdi.inventory_discover import discover
 
-        if not self.root.is_dir():
-            raise CdiNotFoundError(f"{self.root}: no such directory")
         vendors = [Vendor(name) for name in self.vendors]
         found = discover(self.root, vendors=vendors, driver_root=self.driver_root or "/")
         if found.inventory is None:
@@ -187,22 +200,32 @@ def specs_of(inventory: "Inventory", options: "GenerateOptions", kind: str) -> "
     """Return the specs of an inventory: all, those of one kind, or one under another kind.
 
     Raises:
-        CdiNotFoundError: there is none.
+        CdiNotFoundError: there is none. A kind that is a vendor's own is never given to others.
         CdiUsageError: the kind names several kinds of device.
     """
     from dataclasses import replace
 
     from cdi.errors import CdiNotFoundError
     from cdi.generate import generate
+    from cdi.vendors import MODULES
 
     made = generate(inventory, options)
-    if kind:
-        chosen = tuple(spec for spec in made.specs if spec.kind == kind)
-        made = (
-            replace(made, specs=chosen)
-            if chosen
-            else generate(inventory, replace(options, kind=kind))
+    owner = {
+        own: vendor for vendor, module in MODULES.items() for own in module.support.kinds.values()
+    }.get(kind)
+    if owner is not None:
+        made = replace(
+            made,
+            specs=tuple(spec for spec in made.specs if spec.kind == kind),
+            notes=tuple(note for note in made.notes if note.vendor is owner),
         )
+        if not made.specs:
+            there = ", ".join(vendor.value for vendor in inventory.vendors)
+            raise CdiNotFoundError(
+                f"the inventory has no devices of kind {kind}: it has those of {there}"
+            )
+    elif kind:
+        made = generate(inventory, replace(options, kind=kind))
     if not made.specs:
         wanted = ", ".join(vendor.value for vendor in options.vendors) or "any vendor"
         there = ", ".join(vendor.value for vendor in inventory.vendors)
@@ -231,12 +254,18 @@ def read_input(name: str) -> tuple[bytes, str]:
 
     Raises:
         CdiNotFoundError: there is no such file.
-        CdiError: it cannot be read, is no regular file or is too large.
+        CdiError: it cannot be read, or is no regular file.
+        InvalidSpecError: it is too large.
     """
+    from cdi.errors import InvalidSpecError
     from cdi.files import read_bytes
+    from cdi.parse import MAX_SPEC_BYTES, too_large
 
     if name == STANDARD_INPUT:
-        return sys.stdin.buffer.read(), "standard input"
+        data = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1)
+        if len(data) > MAX_SPEC_BYTES:
+            raise InvalidSpecError([too_large()], source="standard input")
+        return data, "standard input"
     return read_bytes(Path(name)), name
 
 

@@ -151,14 +151,18 @@ def inventory_command(
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a result to a file.
+    """Write a result to a file, whole or not at all; a device or a pipe is written to.
 
     Raises:
-        SpecWriteError: the file system refused.
+        SpecWriteError: the file system refused; an old file is as it was.
     """
     from cdi.errors import SpecWriteError
+    from cdi.files import replace_file
 
     try:
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            replace_file(path.resolve(), text.encode())
     except OSError as error:
         raise SpecWriteError(f"{path} cannot be written: {error.strerror}") from error

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelpack.cli._output import console, print_json, print_note, print_text, table
+from modelpack.cli._output import print_json, print_note, print_text
 from modelpack.cli.cdi import _source
+from modelpack.cli.cdi._columns import columns
 from modelpack.cli.cdi._source import Source, say
-from modelpack.cli.cdi.specs import WHOLE_CELL, JsonOption, load_cache, resolving
+from modelpack.cli.cdi.specs import JsonOption, load_cache, resolving
 
 if TYPE_CHECKING:
     from cdi.cache import Cache
@@ -214,14 +215,8 @@ def _list(store: "ShareStore", cache: "Cache", *, json: bool) -> None:
             for share in shares
             for part in share.parts
         ]
-        right = {"justify": "right"}
-        headings = [
-            ("SHARE", WHOLE_CELL),
-            ("CARD", WHOLE_CELL),
-            ("MEMORY", right),
-            ("CORES", right),
-        ]
-        console().print(table(headings, rows))
+        headings = ("SHARE", "CARD", "MEMORY", "CORES")
+        print_text("\n".join(columns([headings, *rows], right=(2, 3))))
         for name, (used, percent, total) in cards.items():
             text = f"{format_quantity(used)} of {format_quantity(total)} memory"
             print_note(f"{name}: {text}, {percent} of 100 percent of cores")

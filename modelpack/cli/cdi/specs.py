@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelpack.cli._output import console, print_json, print_note, print_text, table
+from modelpack.cli._output import print_json, print_note, print_text
 from modelpack.cli.cdi import _source
+from modelpack.cli.cdi._columns import columns
 from modelpack.cli.cdi._source import STANDARD_INPUT, read_input
 from modelpack.cli.cdi.generate import write_text
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from cdi.cache import Cache
 
 _FAULTY = 5  # the exit status of bytes that are not what they should be
-
-WHOLE_CELL: dict[str, Any] = {"no_wrap": True, "overflow": "ignore"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -41,7 +40,7 @@ def list_command(*, spec_dir: _source.SpecDirs = None, json: JsonOption = False)
             (str(row["name"]), str(row["spec"]), "conflict" if row["conflict"] else "")
             for row in rows
         ]
-        console().print(table([("DEVICE", WHOLE_CELL), ("SPEC", WHOLE_CELL), ("", {})], cells))
+        print_text("\n".join(columns([("DEVICE", "SPEC", ""), *cells])))
     else:
         where = " and ".join(str(directory) for directory in cache.directories)
         print_note(f"no devices in {where}")
@@ -83,25 +82,30 @@ def _unread(cache: "Cache") -> list[str]:
 
 
 def validate_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CDI specs to check.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="CDI specs to check, - for standard input."),
+    ],
     *,
     json: JsonOption = False,
 ) -> None:
     """Check CDI specs and print every fault as FILE: PATH: reason; exit 5 if there is one."""
-    from cdi.errors import CdiError
-    from cdi.files import read_bytes
+    from cdi.errors import CdiError, InvalidSpecError
     from cdi.parse import examine, syntax_of
 
     faults: list[dict[str, str]] = []
     unread: list[CdiError] = []
     for file in files:
+        name = str(file)
         try:
-            data = read_bytes(file)
+            data, name = read_input(name)
+            _, found = examine(data, syntax=None if name != str(file) else syntax_of(file))
+        except InvalidSpecError as error:
+            name, found = error.source, error.faults
         except CdiError as error:
             unread.append(error)
             continue
-        _, found = examine(data, syntax=syntax_of(file))
-        faults += [{"file": str(file), "path": f.path, "reason": f.reason} for f in found]
+        faults += [{"file": name, "path": f.path, "reason": f.reason} for f in found]
     if json:
         print_json(faults)
     for fault in [] if json else faults:
@@ -133,12 +137,15 @@ def lint_command(
     Conflicting devices cannot be resolved by any runtime, even where a directory of higher
     priority defines them too.
     """
+    from cdi.discovery.tree import NODES_FILE, Tree
     from cdi.errors import CdiNotFoundError
     from cdi.lint import lint
 
     if not root.is_dir():
         raise CdiNotFoundError(f"{root}: no such directory")
-    findings = lint(spec_dir, root=root)
+    # A recorded tree lists its nodes; every other has them.
+    nodes = Tree(root) if (root / NODES_FILE).is_file() else None
+    findings = lint(spec_dir, root=root, nodes=nodes)
     if json:
         print_json(
             [
