@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -233,12 +234,16 @@ class LayoutRepository:
 
     def _list(self, descriptor: Descriptor, tag: str | None) -> None:
         entries = []
-        for entry in self._entries():
+        before = self._entries()
+        times = Counter(entry.digest for entry in before)
+        for entry in before:
             name = entry.annotations.get(REF_NAME)
             if entry.digest == descriptor.digest and (name is None or name == tag):
                 continue  # listed anew below
             if tag is not None and name == tag:
-                # The manifest that loses its tag stays, found by its digest.
+                if times[entry.digest] > 1:
+                    continue  # it has another tag, or was listed without one
+                # The manifest that loses its only tag stays, found by its digest.
                 kept = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
                 entry = Descriptor(  # noqa: PLW2901
                     media_type=entry.media_type,
