@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.servers import START_SECONDS, wait_until
+
 PROGRAM = Path(sys.executable).with_name("modelpack")
 _DROPPED = ("CI", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "MODELPACK_DEBUG")
 
@@ -40,6 +42,13 @@ class Command:
             text=True,
         )
 
+    def start_slow_pull(self, reference: str, out: Path) -> subprocess.Popen[str]:
+        """Start a pull at 4 MB a second, and return its process once bytes have arrived."""
+        process = self.start("pull", reference, out, "--json", "--limit-rate=4M")
+        staging = out / ".modelpack/staging"
+        wait_until(lambda: any(staging.glob("*/[0-9]*")), seconds=START_SECONDS)
+        return process
+
     def run(
         self, *args: str | Path, stdin: str | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
@@ -62,6 +71,12 @@ class Command:
         done = self.run(*args, "--quiet", timeout=timeout)
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}{done.stderr}"
         return complaint(done)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 90) -> dict[str, Any]:
+    """Wait for a command started with ``--json`` that must succeed; return what it printed."""
+    stdout, stderr = process.communicate(timeout=timeout)
+    return result(subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr))
 
 
 def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
