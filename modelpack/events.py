@@ -11,6 +11,7 @@ one at a time for one transfer.
     Warned(message='the layers were recompressed')
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,3 +84,14 @@ Observer = Callable[[Event], None]
 
 def ignore(_event: Event) -> None:
     """Observe nothing."""
+
+
+def one_at_a_time(observer: Observer) -> Observer:
+    """Return an observer for several threads, which tells ``observer`` one event after another."""
+    lock = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with lock:
+            observer(event)
+
+    return tell

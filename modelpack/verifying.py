@@ -7,26 +7,27 @@ Owns the checks and their report; offline for a directory. Leaves out who signed
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelpack import metadata
+from blake3 import blake3
+
+from modelpack import layering
 from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
-from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
+from modelpack.chunkindex import ChunkIndex, IndexedFile, source_file
 from modelpack.content import PIECE_BYTES
-from modelpack.descriptor import OCI_MANIFEST, Descriptor
-from modelpack.digest import Digest, chunk_hash
-from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageError
-from modelpack.events import Finished, Moved, Observer, Planned, Warned, ignore
-from modelpack.manifest import Manifest, load_json, parse_manifest
+from modelpack.digest import ChunkHash, chunk_hash
+from modelpack.errors import FormatError, IntegrityError
+from modelpack.events import Finished, Moved, Observer, Planned, Warned, ignore, one_at_a_time
+from modelpack.inspecting.pulled import read_pulled
+from modelpack.manifest import Manifest, load_json
 from modelpack.parallel import for_each
-from modelpack.paths import METADATA_DIR, SIGNATURE_NAME
+from modelpack.paths import SIGNATURE_NAME
 from modelpack.pulling import resolve_model
-from modelpack.storage import Repository, VerifyingStream, iterate
-from modelpack.stores.destination import MANIFEST, read_receipt
-from modelpack.stores.files import Tree
+from modelpack.storage import ByteStream, Repository, VerifyingStream
+from modelpack.stores.files import Tree, files_below, mapped_errors
 
 _MAX_CONFIG_BYTES = 4 * 1024 * 1024
 _FETCH_THREADS = 4
@@ -114,25 +115,16 @@ def verify_directory(directory: Path, *, observer: Observer = ignore) -> Directo
         NotFoundError: no such directory, or it holds no chunk index.
         FormatError, IntegrityError: the index is invalid or not the manifest's.
     """
-    if not directory.is_dir():
-        raise NotFoundError(f"{directory} is not a directory")
-    state = directory / METADATA_DIR
-    try:
-        raw = (state / metadata.CHUNKS).read_bytes()
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"{directory} holds no {METADATA_DIR}/{metadata.CHUNKS}: {_why_no_index(state)}"
-        ) from error
-    index = decode_index(raw)
-    digest = _covering_manifest(state)
-    receipt = read_receipt(directory)
+    pulled = read_pulled(directory)
+    index, receipt = pulled.needed_index(), pulled.receipt
+    observer = one_at_a_time(observer)
     if receipt is not None and not receipt.complete:
         observer(Warned(message=f"{directory}: a pull into it is not finished; run it again"))
-    chosen = [
-        file
-        for file in index.files
-        if receipt is None or not receipt.selected or file.path in receipt.files
-    ]
+    # A receipt is nobody's promise: it may excuse a file that is not there, and nothing else.
+    excused = set()
+    if receipt is not None and receipt.selected:
+        excused = _absent(directory, index) - receipt.files.keys()
+    chosen = [file for file in index.files if file.path not in excused]
     observer(
         Planned(
             total_bytes=sum(file.size for file in chosen),
@@ -142,25 +134,18 @@ def verify_directory(directory: Path, *, observer: Observer = ignore) -> Directo
     )
     missing, changed = _check_files(directory, index, chosen, observer)
     expected = {SIGNATURE_NAME, *(file.path for file in index.files)}
+    extra = (path for path in files_below(directory) if path not in expected)
     return DirectoryReport(
         directory=str(directory),
-        reference=receipt.reference if receipt else None,
-        digest=str(digest) if digest else None,
+        reference=pulled.reference,
+        digest=str(pulled.manifest.digest) if pulled.manifest and pulled.is_covered else None,
         files=len(chosen),
         bytes=sum(file.size for file in chosen),
         missing=tuple(sorted(missing)),
         changed=tuple(sorted(changed)),
-        extra=tuple(sorted(path for path in _files_below(directory) if path not in expected)),
+        extra=tuple(sorted(extra)),
         unselected=len(index.files) - len(chosen),
     )
-
-
-def _why_no_index(state: Path) -> str:
-    if (state / "staging").exists():
-        return "a pull into it is not finished; run it again"
-    if (state / MANIFEST).exists():
-        return "what was pulled had none; it cannot be checked offline"
-    return "it was not pulled by modelpack"
 
 
 def verify_reference(
@@ -175,6 +160,7 @@ def verify_reference(
         NotFoundError: no such reference.
         FormatError: it is no model artifact of modelpack's.
     """
+    observer = one_at_a_time(observer)
     manifest = resolve_model(repository, observer)
     reference = str(repository.reference)
     if not is_packed(manifest):
@@ -200,31 +186,13 @@ def verify_reference(
     )
 
 
-def _covering_manifest(state: Path) -> Digest | None:
-    """Prove that the metadata files rebuild the manifest's last layer; return its digest."""
+def _absent(directory: Path, index: ChunkIndex) -> set[str]:
+    """Return the paths of the index under which there is nothing at all."""
+    tree = Tree(directory)
     try:
-        raw = (state / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        return None
-    value = load_json(raw, f"{state / MANIFEST}")
-    own_type = value.get("mediaType") if isinstance(value, dict) else None
-    # A copier may have turned the manifest into Docker's.
-    manifest = parse_manifest(raw, own_type if isinstance(own_type, str) else OCI_MANIFEST)
-    if not isinstance(manifest, Manifest) or not (is_packed(manifest) and is_intact(manifest)):
-        return None
-    files = {}
-    for name in (metadata.CHUNKS, metadata.MODEL, metadata.SBOM):
-        try:
-            files[name] = (state / name).read_bytes()
-        except FileNotFoundError:
-            continue
-    rebuilt = Digest.of(metadata.build_metadata_layer(files))
-    if rebuilt != manifest.layers[-1].digest:
-        raise IntegrityError(
-            f"{state}: the chunk index, facts or SBOM are not those of manifest {manifest.digest}; "
-            "pull again"
-        )
-    return manifest.digest
+        return {file.path for file in index.files if not tree.holds(file.path)}
+    finally:
+        tree.close()
 
 
 def _check_files(
@@ -254,33 +222,17 @@ def _check_files(
 
 
 def _hashes_right(tree: Tree, file: IndexedFile, index: ChunkIndex, observer: Observer) -> bool:
-    fd = tree.open(file.path)
-    try:
-        for chunk in file.chunks:
-            length = index.lengths[chunk]
-            if chunk_hash(os.pread(fd, length, index.offsets[chunk])) != index.hash_of(chunk):
-                return False
-            observer(Moved(item=file.path, size=length))
-    except OSError as error:
-        raise UsageError(f"{tree.root / file.path} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
+    with mapped_errors(f"{tree.root / file.path} cannot be read"):
+        fd = tree.open(file.path)
+        try:
+            for chunk in file.chunks:
+                length = index.lengths[chunk]
+                if chunk_hash(os.pread(fd, length, index.offsets[chunk])) != index.hash_of(chunk):
+                    return False
+                observer(Moved(item=file.path, size=length))
+        finally:
+            os.close(fd)
     return True
-
-
-def _files_below(directory: Path) -> Iterator[str]:
-    """Yield every path below a directory that is no directory, but for the metadata."""
-    pending = [""]
-    while pending:
-        relative = pending.pop()
-        for entry in os.scandir(directory / relative):
-            path = f"{relative}/{entry.name}" if relative else entry.name
-            if path == METADATA_DIR:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(path)
-            else:
-                yield path
 
 
 def _check_config(repository: Repository, manifest: Manifest) -> None:
@@ -295,8 +247,9 @@ def _check_config(repository: Repository, manifest: Manifest) -> None:
 
 
 def _check_layers(repository: Repository, artifact: Artifact, observer: Observer) -> list[str]:
-    """Fetch every layer and compare its digest."""
+    """Fetch every layer; return the digests of those, and the paths of files, that are wrong."""
     layers = artifact.manifest.layers
+    index = artifact.index
     observer(
         Planned(
             total_bytes=sum(layer.size for layer in layers),
@@ -306,15 +259,73 @@ def _check_layers(repository: Repository, artifact: Artifact, observer: Observer
     )
     changed: list[str] = []
 
-    def check(layer: Descriptor) -> None:
+    def check(number: int) -> None:
+        layer = layers[number]
         item = str(layer.digest)
+        files = index.files_of_layer(number)  # none of the metadata layer, which has been read
         try:
             with repository.open_blob(layer) as raw:
-                for piece in iterate(VerifyingStream(raw, layer), PIECE_BYTES):
-                    observer(Moved(item=item, size=len(piece)))
+                reader = _LayerReader(VerifyingStream(raw, layer), item, observer)
+                wrong = _wrong_files(reader, index, files) if files else []
+                reader.drain()
         except IntegrityError:
-            changed.append(item)
+            wrong = [item]
+        changed.extend(wrong)
         observer(Finished(item=item))
 
-    for_each(check, layers, _FETCH_THREADS)
+    for_each(check, range(len(layers)), _FETCH_THREADS)
     return changed
+
+
+def _wrong_files(
+    reader: "_LayerReader", index: ChunkIndex, files: Sequence[IndexedFile]
+) -> list[str]:
+    """Return the paths of a layer's files whose bytes are not what the index says.
+
+    Raises:
+        IntegrityError: the tar is not the one of these files.
+    """
+    wrong = []
+    rest = iter(files)
+    for frame, source in layering.frames([source_file(file) for file in files]):
+        reader.expect(frame)
+        if source is not None:
+            file = next(rest)
+            found = [reader.hash(index.lengths[chunk]) for chunk in file.chunks]
+            if found != [index.hash_of(chunk) for chunk in file.chunks]:
+                wrong.append(file.path)
+    return wrong
+
+
+class _LayerReader:
+    """Reads a layer in order, and tells of it."""
+
+    def __init__(self, stream: ByteStream, item: str, observer: Observer) -> None:
+        self._stream = stream
+        self._item = item
+        self._observer = observer
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
+
+    def expect(self, expected: bytes) -> None:
+        """Prove that these bytes come next."""
+        found = b"".join(bytes(piece) for piece in self._pieces(len(expected)))
+        if found != expected:
+            raise IntegrityError(f"layer {self._item} is another tar than the index describes")
+
+    def hash(self, size: int) -> ChunkHash:
+        """Return the BLAKE3 of the next ``size`` bytes."""
+        hasher = blake3()
+        for piece in self._pieces(size):
+            hasher.update(piece)
+        return ChunkHash(hasher.digest())
+
+    def drain(self) -> None:
+        """Read to the end, where the stream proves its digest."""
+        while count := self._stream.readinto(self._buffer):
+            self._observer(Moved(item=self._item, size=count))
+
+    def _pieces(self, size: int) -> Iterator[memoryview]:
+        while size and (count := self._stream.readinto(self._buffer[:size])):
+            self._observer(Moved(item=self._item, size=count))
+            size -= count
+            yield self._buffer[:count]

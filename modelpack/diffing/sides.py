@@ -113,7 +113,6 @@ def _pulled_side(directory: Path, tree: Tree) -> Side:
     ]
     if pulled.receipt is not None and not pulled.receipt.complete:
         warnings.append(f"{directory}: a pull into it is not finished; run it again")
-    covered = manifest is not None and is_packed(manifest) and is_intact(manifest)
     version = Version(
         name=str(directory),
         kind="pulled",
@@ -122,7 +121,7 @@ def _pulled_side(directory: Path, tree: Tree) -> Side:
         numbers=tuple(number for number, file in enumerate(index.files) if file.path in in_place),
         index_bytes=(
             len(manifest.raw) + manifest.layers[-1].size
-            if manifest is not None and covered
+            if manifest is not None and pulled.is_covered
             else len(build_metadata_layer(pulled.metadata))
         ),
     )

@@ -21,7 +21,13 @@ from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageEr
 from modelpack.manifest import Manifest, load_json, parse_manifest
 from modelpack.metadata import MAX_METADATA_BYTES
 from modelpack.paths import METADATA_DIR
-from modelpack.stores.destination import MANIFEST, Receipt, is_untouched, read_receipt
+from modelpack.stores.destination import (
+    MANIFEST,
+    STAGING,
+    Receipt,
+    is_untouched,
+    read_receipt,
+)
 from modelpack.stores.files import Tree, mapped_errors
 
 _LAYOUT_FILE = "oci-layout"
@@ -43,6 +49,27 @@ class PulledDirectory:
     def reference(self) -> str | None:
         """What it was pulled from, if a receipt says so."""
         return self.receipt.reference if self.receipt else None
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the manifest's digest covers the index: both are there, and it is intact."""
+        manifest = self.manifest
+        return (
+            self.index is not None
+            and manifest is not None
+            and is_packed(manifest)
+            and is_intact(manifest)
+        )
+
+    def needed_index(self) -> ChunkIndex:
+        """Return the index.
+
+        Raises:
+            NotFoundError: there is none; the message says why.
+        """
+        if self.index is None:
+            raise _no_index(self.path)
+        return self.index
 
     def present(self) -> dict[str, bool]:
         """Return the index's files that are in place, and whether each looks untouched.
@@ -79,8 +106,6 @@ def read_pulled(directory: Path) -> PulledDirectory:
         FormatError: a record is malformed.
         IntegrityError: the index is not the one that the manifest's digest covers.
     """
-    if not directory.exists():
-        raise NotFoundError(f"{directory} does not exist")
     with mapped_errors(f"cannot read {directory}"):
         tree = Tree(directory)
         try:
@@ -95,9 +120,7 @@ def read_pulled(directory: Path) -> PulledDirectory:
     if metadata.CHUNKS not in files and raw is None:
         if os.path.isfile(directory / _LAYOUT_FILE):
             raise UsageError(f"{directory} is an OCI layout; write oci:{directory}:TAG")
-        raise NotFoundError(
-            f"{directory} holds no {METADATA_DIR}/{metadata.CHUNKS}; it was not pulled by modelpack"
-        )
+        raise _no_index(directory)
     manifest = _manifest(directory, raw, files)
     index = decode_index(files[metadata.CHUNKS]) if metadata.CHUNKS in files else None
     return PulledDirectory(
@@ -107,6 +130,16 @@ def read_pulled(directory: Path) -> PulledDirectory:
         metadata=files,
         receipt=read_receipt(directory),
     )
+
+
+def _no_index(directory: Path) -> NotFoundError:
+    state = directory / METADATA_DIR
+    why = "it was not pulled by modelpack"
+    if (state / STAGING).exists():
+        why = "a pull into it is not finished; run it again"
+    elif (state / MANIFEST).exists():
+        why = "what was pulled had none; it cannot be checked offline"
+    return NotFoundError(f"{directory} holds no {METADATA_DIR}/{metadata.CHUNKS}: {why}")
 
 
 def _manifest(directory: Path, raw: bytes | None, files: Mapping[str, bytes]) -> Manifest | None:

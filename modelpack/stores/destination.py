@@ -38,7 +38,7 @@ from modelpack.stores.files import (
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 _LOCK = "lock"
-_STAGING = "staging"
+STAGING = "staging"
 _RECEIPT_VERSION = 1
 # Every file that an index may name, twice, and its numbers: some 300 bytes each.
 _MAX_RECEIPT_BYTES = 256 * 1024 * 1024
@@ -156,7 +156,7 @@ class Destination:
         for path in paths:
             known = self.receipt.files.get(path) if self.receipt else None
             status = self.tree.stat(path) if known else None
-            if status is not None and not is_untouched(known, status):
+            if status is not None and not self._is_pulled(path, status):
                 self._observer(
                     Warned(
                         message=f"{self.path / path} was changed since it was pulled; "
@@ -180,7 +180,7 @@ class Destination:
 
     def staging_path(self, key: bytes) -> Path:
         """Return the staging directory of an artifact, and remove those of others."""
-        root = self.state / _STAGING
+        root = self.state / STAGING
         mine = root / key.hex()[:32]
         with mapped_errors(f"cannot use {root}"):
             with suppress(FileExistsError):
@@ -347,7 +347,7 @@ class Destination:
         )
 
     def _remove_staging(self) -> None:
-        root = self.state / _STAGING
+        root = self.state / STAGING
         if not is_own_directory(root):
             return
         with suppress(OSError):  # not empty: another version's, which the next pull removes

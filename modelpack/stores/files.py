@@ -22,6 +22,7 @@ from modelpack.errors import (
     SpaceError,
     UsageError,
 )
+from modelpack.paths import LOST_AND_FOUND, METADATA_DIR
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Without O_NONBLOCK a FIFO in a file's place would hold the open until somebody writes to it.
@@ -121,6 +122,27 @@ def make_directory(path: Path) -> None:
         sync_directory(path.parent)
 
 
+def files_below(directory: Path) -> Iterator[str]:
+    """Yield every path below a directory that is no directory, '/'-separated.
+
+    What is modelpack's own or the file system's is passed over: ``.modelpack``, ``lost+found``.
+    """
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        place = directory / relative
+        with mapped_errors(f"cannot read {place}"), os.scandir(place) as found:
+            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+        for name, is_directory in entries:
+            path = f"{relative}/{name}" if relative else name
+            if path in {METADATA_DIR, LOST_AND_FOUND}:
+                continue
+            if is_directory:
+                pending.append(path)
+            else:
+                yield path
+
+
 def sync_directory(path: Path) -> None:
     """Make renames in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -213,6 +235,13 @@ class Tree:
                 "remove it first"
             )
         return status
+
+    def holds(self, path: str) -> bool:
+        """Tell whether there is anything at a path, be it a file or not."""
+        try:
+            return self.stat(path) is not None
+        except IntegrityError:
+            return True
 
     def open(self, path: str) -> int:
         """Open a regular file for reading and return its descriptor.
