@@ -182,14 +182,9 @@ class LayoutRepository:
         with mapped_errors(f"cannot write to {self.root}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sweep(path)
-            temporary = path.with_name(f".{descriptor.digest.hex}.{secrets.token_hex(4)}")
-            try:
-                self._write_blob(temporary, descriptor, content, progress)
+            with _beside(path) as (fd, temporary):
+                self._write_blob(fd, descriptor, content, progress)
                 os.replace(temporary, path)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
             sync_directory(path.parent)
 
     def mount_blob(self, descriptor: Descriptor, source: Reference) -> bool:
@@ -268,29 +263,24 @@ class LayoutRepository:
         write_atomically(self.root / _INDEX_FILE, Index.build(entries).raw)
 
     def _write_blob(
-        self, path: Path, descriptor: Descriptor, content: Content, progress: Progress | None
+        self, fd: int, descriptor: Descriptor, content: Content, progress: Progress | None
     ) -> None:
         hasher = descriptor.digest.hasher()
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         size = 0
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # tells others that somebody is still writing
-            for piece in content.pieces():
-                hasher.update(piece)
-                rest = piece
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-                size += len(piece)
-                self._limiter.take(len(piece))
-                if progress is not None:
-                    progress(len(piece))
-            if size != descriptor.size or hasher.hexdigest() != descriptor.digest.hex:
-                raise IntegrityError(
-                    f"{descriptor.digest}: its content changed while it was being written"
-                )
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        for piece in content.pieces():
+            hasher.update(piece)
+            rest = piece
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            size += len(piece)
+            self._limiter.take(len(piece))
+            if progress is not None:
+                progress(len(piece))
+        if size != descriptor.size or hasher.hexdigest() != descriptor.digest.hex:
+            raise IntegrityError(
+                f"{descriptor.digest}: its content changed while it was being written"
+            )
+        os.fsync(fd)
 
     def _sweep(self, path: Path) -> None:
         """Remove what killed writers of this blob have left."""
@@ -350,6 +340,29 @@ class LayoutRepository:
         if not isinstance(media_type, str):
             raise NotFoundError(f"{self._reference.with_digest(digest)} is no manifest")
         return Descriptor(media_type=media_type, digest=digest, size=len(raw))
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[int, Path]]:
+    """Make a new file beside ``path``, locked until the end; it is removed if the end is an error.
+
+    One that is not locked was left by a killed writer, and anybody may remove it.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            break
+        os.close(fd)  # somebody removed it before it was locked
+    try:
+        yield fd, temporary
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(fd)
 
 
 def _is_ours(path: Path) -> bool:
