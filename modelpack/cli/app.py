@@ -2,7 +2,7 @@
 
 import typer
 
-from modelpack.cli import cdi, k8s, policy
+from modelpack.cli import cdi, containerd_verifier, doctor, k8s, policy
 from modelpack.cli.attest import attest_command
 from modelpack.cli.copy import copy_command, tags_command
 from modelpack.cli.diff import diff_command
@@ -48,6 +48,10 @@ app.command("tags")(tags_command)
 app.command("login")(login_command)
 app.command("logout")(logout_command)
 app.command("version")(version_command)
+app.command("containerd-verifier", context_settings=containerd_verifier.CONTEXT)(
+    containerd_verifier.containerd_verifier_command
+)
 app.add_typer(policy.app, name="policy")
+app.add_typer(doctor.app, name="doctor")
 app.add_typer(cdi.app, name="cdi")
 app.add_typer(k8s.app, name="k8s")

@@ -29,11 +29,14 @@ from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
 from modelpack.content import PIECE_BYTES
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, IntegrityError, UsageError
+from modelpack.facts import ModelFacts
 from modelpack.manifest import Index, Manifest, load_json
 from modelpack.metadata import MODEL, SBOM
 from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR
 from modelpack.reference import Reference
+from modelpack.sbom.inband import check_in_band, in_band
+from modelpack.sbom.texts import source_date
 from modelpack.scan import ScannedFile
 from modelpack.signing import simplesigning
 from modelpack.signing.bundle import parse_bundle
@@ -144,13 +147,7 @@ def created(environ: Mapping[str, str], now: datetime | None) -> datetime:
     Raises:
         UsageError: the variable is no time.
     """
-    fixed = environ.get("SOURCE_DATE_EPOCH")
-    if fixed is None:
-        return now or datetime.now(UTC)
-    try:
-        return datetime.fromtimestamp(int(fixed), UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError("SOURCE_DATE_EPOCH is not a number of seconds") from error
+    return source_date(environ) or now or datetime.now(UTC)
 
 
 def file_digests(artifact: Artifact, options: SigningOptions) -> list[FileDigest]:
@@ -290,12 +287,8 @@ class _Signing:
             raise UsageError(f"{reference} was not packed by modelpack; --attest needs that")
         artifact = self._load()
         if kind == "sbom":
-            if SBOM not in artifact.metadata:
-                raise UsageError(
-                    f"{reference} carries no SBOM; push it anew, or attest one that you have: "
-                    "modelpack attest --type cyclonedx --predicate FILE"
-                )
-            return CYCLONEDX, load_json(artifact.metadata[SBOM], "the SBOM")
+            # What others packed may describe other files; an attestation must not vouch for that.
+            return CYCLONEDX, check_in_band(self._sbom(artifact), artifact.index)
         facts = load_json(artifact.metadata.get(MODEL, b"{}"), MODEL)
         finished = self._moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return SLSA_PROVENANCE, provenance.predicate(
@@ -305,6 +298,14 @@ class _Signing:
             environ=self._environ,
             finished=finished,
         )
+
+    def _sbom(self, artifact: Artifact) -> bytes:
+        """Return the SBOM that the artifact carries, or make the one that it would."""
+        carried = artifact.metadata.get(SBOM)
+        if carried is not None:
+            return carried
+        facts = ModelFacts.from_json(load_json(artifact.metadata.get(MODEL, b"{}"), MODEL))
+        return in_band(facts, artifact.index, timestamp=source_date(self._environ))
 
     def _load(self) -> Artifact:
         if self._artifact is None:
