@@ -20,7 +20,18 @@ from oras.container import Container
 
 from modelpack.errors import UsageError
 from modelpack.registry import helpers
-from modelpack.registry.credentials import Credentials
+
+
+class Login(Protocol):
+    """A user and a secret, such as ``credentials.Credentials``."""
+
+    @property
+    def username(self) -> str:
+        """The user's name."""
+
+    @property
+    def password(self) -> str:
+        """The secret."""
 
 
 class TokenTransport(Protocol):
@@ -94,7 +105,7 @@ def request_token(
     realm: str,
     service: str | None,
     scopes: Sequence[str],
-    credentials: Credentials | None,
+    credentials: Login | None,
 ) -> object:
     """Run the token handshake over ``transport``; return whatever it gave as the token.
 
