@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from modelpack.content import PIECE_BYTES
 from modelpack.descriptor import Descriptor
-from modelpack.errors import IntegrityError, NetworkError, TransientError
+from modelpack.errors import IntegrityError, ModelpackError, NetworkError, TransientError
 from modelpack.events import Observer, Retried
 from modelpack.plan import ChunkMap, ChunkState, FetchRange
 from modelpack.ratelimit import RateLimiter
@@ -31,6 +31,8 @@ _logger = logging.getLogger(__name__)
 
 # How often goodput is measured and slow connections are looked for.
 _TICK_SECONDS = 0.5
+# After this long without a complaint of the server one more connection is tried again.
+_EASE_SECONDS = 15.0
 # Left-over bytes of a response that are read to keep the connection, rather than closing it.
 _DRAIN_BYTES = 256 * 1024
 _FIRST_DELAY = 0.2
@@ -94,6 +96,10 @@ class Downloader:
         self._wrong_bytes: dict[int, int] = {}
         self._strikes: dict[int, int] = {}
         self._running = 0
+        self._reading: set[int] = set()
+        self._backed_off_at = 0.0
+        self._eased_at = 0.0
+        self._trouble = ""
         self.received_bytes = 0
         """Body bytes read so far, those thrown away included."""
 
@@ -128,13 +134,17 @@ class Downloader:
                 now = time.monotonic()
                 if now - self._last_progress > self._give_up_seconds:
                     raise NetworkError(
-                        f"no data for {self._give_up_seconds:.0f} seconds; run again to continue"
+                        f"no data for {self._give_up_seconds:.0f} seconds{self._trouble}; "
+                        "run again to continue"
                     )
                 elapsed = now - seen_at
                 if elapsed >= _TICK_SECONDS:
                     rate = (self.received_bytes - seen) / elapsed
                     self._governor.measured(rate, self._running)
                     seen, seen_at = self.received_bytes, now
+                if now - self._eased_at > _EASE_SECONDS:
+                    self._governor.eased()
+                    self._eased_at = now
                 for assignment in self._queue.slow(now):
                     _logger.debug("replacing a slow connection")
                     self._cancel(assignment)
@@ -142,10 +152,16 @@ class Downloader:
     def _spawn(self) -> None:
         wanted = min(self._governor.target, len(self._queue.waiting) + len(self._queue.active))
         while self._running < wanted:
-            self._running += 1
             worker = threading.Thread(target=self._work, name="modelpack-fetch", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError as error:  # a limit on processes, as containers have
+                if not self._running:
+                    raise ModelpackError(f"no thread can be started: {error}") from error
+                self._governor.capped(self._running)
+                return
+            self._running += 1
             self._workers.append(worker)
-            worker.start()
 
     def _stop(self) -> None:
         with self._condition:
@@ -228,8 +244,12 @@ class Downloader:
                 if strikes >= _STRIKES:
                     raise NetworkError(f"{error}, {strikes} times at the same place") from error
             self._queue.give_back(assignment)
-            if error.is_throttle:
+            # What was sent before the last backing off could not know of it.
+            if error.is_throttle and assignment.started >= self._backed_off_at:
                 self._governor.throttled()
+                self._backed_off_at = self._eased_at = time.monotonic()
+            if not assignment.cancelled:
+                self._trouble = f" ({error})"
             if assignment.cancelled and self._failure is None:
                 delay = 0.0
             self._condition.notify_all()
@@ -239,6 +259,8 @@ class Downloader:
         return delay
 
     def _pause(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
         until = time.monotonic() + seconds
         with self._condition:
             while self._failure is None and (left := until - time.monotonic()) > 0:
@@ -283,13 +305,37 @@ class Downloader:
             chunk = assignment.cursor
             if chunk >= assignment.last:
                 return
-            if self._states[chunk] == ChunkState.FETCH:
-                start = self._map.start(chunk)
-                self._discard(stream, assignment, buffer, start - position)
-                self._read_chunk(stream, assignment, chunk, buffer)
-                position = self._map.end(chunk)
+            if self._claim(chunk, assignment):
+                try:
+                    start = self._map.start(chunk)
+                    self._discard(stream, assignment, buffer, start - position)
+                    self._read_chunk(stream, assignment, chunk, buffer)
+                    position = self._map.end(chunk)
+                finally:
+                    with self._condition:
+                        self._reading.discard(chunk)
+                        self._condition.notify_all()
             with self._condition:
                 assignment.cursor = chunk + 1
+
+    def _claim(self, chunk: int, assignment: Assignment) -> bool:
+        """Tell whether a chunk is still wanted, once no other connection is at it.
+
+        Two are at one chunk where a server ignores some ranges. Had both written it, the later
+        bytes, not verified yet, would replace the earlier ones, which are.
+        """
+        with self._condition:
+            while chunk in self._reading and not self._is_over(assignment):
+                self._condition.wait(_TICK_SECONDS)
+            if self._states[chunk] != ChunkState.FETCH:
+                return False
+            if self._is_over(assignment):
+                raise TransientError("cancelled")
+            self._reading.add(chunk)
+            return True
+
+    def _is_over(self, assignment: Assignment) -> bool:
+        return self._failure is not None or assignment.cancelled
 
     def _read_chunk(
         self, stream: ByteStream, assignment: Assignment, chunk: int, buffer: memoryview
@@ -327,7 +373,7 @@ class Downloader:
             size -= self._receive(stream, assignment, buffer[:size])
 
     def _receive(self, stream: ByteStream, assignment: Assignment, buffer: memoryview) -> int:
-        count = stream.readinto(buffer)
+        count = stream.readinto(buffer[: self._limiter.piece(len(buffer))])
         if count == 0:
             raise TransientError("the server closed the connection early")
         now = time.monotonic()
@@ -335,10 +381,10 @@ class Downloader:
             self.received_bytes += count
             assignment.received += count
             self._last_progress = now
-            stop = self._failure is not None or assignment.cancelled
-        if stop:
+            over = self._is_over(assignment)
+        if over:
             raise TransientError("cancelled")
-        self._limiter.take(count)
+        self._pause(self._limiter.reserve(count))
         return count
 
     def _leave(

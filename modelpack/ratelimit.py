@@ -40,12 +40,16 @@ class RateLimiter:
 
     def take(self, count: int) -> None:
         """Wait until ``count`` bytes may move."""
+        wait = self.reserve(count)
+        if wait > 0:
+            self._sleep(wait)
+
+    def reserve(self, count: int) -> float:
+        """Let ``count`` bytes move; return how many seconds the caller has to wait for it."""
         if self._rate is None:
-            return
+            return 0.0
         with self._lock:
             now = self._clock()
             start = max(self._free_at, now - _BURST_SECONDS)
             self._free_at = start + count / self._rate
-            wait = self._free_at - now
-        if wait > 0:
-            self._sleep(wait)
+            return max(0.0, self._free_at - now)

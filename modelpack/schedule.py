@@ -148,6 +148,8 @@ class ConnectionGovernor:
 
     limit: int
     target: int
+    highest: int
+    """What ``limit`` was, and may become again after the server asked for less."""
     best_rate: float = 0.0
     settled: bool = False
 
@@ -155,7 +157,7 @@ class ConnectionGovernor:
     def starting(cls, limit: int | None, start: int = START_CONNECTIONS) -> "ConnectionGovernor":
         """Start with the usual number, within ``limit``."""
         highest = min(limit or MAX_CONNECTIONS, MAX_CONNECTIONS)
-        return cls(limit=highest, target=min(start, highest))
+        return cls(limit=highest, target=min(start, highest), highest=highest)
 
     def measured(self, rate: float, connections: int) -> None:
         """Take in the goodput (bytes per second) of the last interval."""
@@ -173,4 +175,15 @@ class ConnectionGovernor:
         """Take in that the server asked for less, or timed out."""
         self.target = max(1, int(self.target * BACK_OFF))
         self.limit = max(self.target, 1)
+        self.settled = True
+
+    def eased(self) -> None:
+        """Take in that the server has not asked for less for a while."""
+        if self.limit < self.highest:
+            self.limit += 1
+            self.target += 1
+
+    def capped(self, connections: int) -> None:
+        """Take in that this machine allows no more connections than these."""
+        self.limit = self.target = self.highest = max(1, connections)
         self.settled = True

@@ -10,6 +10,7 @@ import socket
 import ssl
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 
 from modelpack.errors import UsageError
@@ -37,6 +38,12 @@ class Connection:
     def is_tls(self) -> bool:
         """Whether bytes must pass through the TLS library."""
         return isinstance(self.socket, ssl.SSLSocket)
+
+    def abort(self) -> None:
+        """Make a read in progress, in another thread, fail at once."""
+        # Not SSLSocket's own: it drops the TLS layer, and the reader would get ciphertext.
+        with suppress(OSError):
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket."""

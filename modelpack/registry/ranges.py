@@ -9,13 +9,13 @@ needs three times the CPU time for them (docs/adr/0004-data-plane.md).
 """
 
 import http.client
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from modelpack.content import PIECE_BYTES
 from modelpack.descriptor import Descriptor
 from modelpack.errors import (
     AuthError,
@@ -37,6 +37,9 @@ from modelpack.storage import ByteStream, RangeIgnoredError
 # A server may think before it answers, but bytes that stop for this long will not come.
 _HEADER_SECONDS = 30.0
 STALL_SECONDS = 10.0
+# What one read should take at most, and the least it asks for.
+_READ_SECONDS = 0.25
+_SMALLEST_READ = 16 * 1024
 _MAX_REDIRECTS = 5
 # A token may run out between two tries, once more than is likely; so may a signed location.
 _MAX_RENEWALS = 2
@@ -90,8 +93,7 @@ class HttpRangeConnection:
     def abort(self) -> None:
         """Make a read in progress, in another thread, fail at once."""
         for connection in list(self._open.values()):
-            with suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
+            connection.abort()
 
     def close(self) -> None:
         """Close every connection; the next request opens new ones."""
@@ -266,13 +268,25 @@ class HttpRangeConnection:
 
 
 class _Body:
-    """A response's body as a ByteStream."""
+    """A response's body as a ByteStream.
+
+    ``http.client`` fills whatever it is given. So that a slow connection's bytes are seen, and
+    kept, as they come, it is given as much as arrives in a fraction of a second.
+    """
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
+        self._piece = _SMALLEST_READ
 
     def readinto(self, buffer: memoryview, /) -> int:
-        return self._response.readinto(buffer)
+        began = time.monotonic()
+        count = self._response.readinto(buffer[: self._piece])
+        took = time.monotonic() - began
+        if took < _READ_SECONDS / 4:
+            self._piece = min(PIECE_BYTES, self._piece * 2)
+        elif took > _READ_SECONDS:
+            self._piece = max(_SMALLEST_READ, self._piece // 2)
+        return count
 
 
 def _disagreement(
