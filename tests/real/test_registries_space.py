@@ -70,8 +70,10 @@ def test_a_disk_that_fills_up_during_a_pull(small_filesystem, registry, command,
     mount = small_filesystem("24m")
     out = mount / "out"
     reference = f"{registry.host}/{REPOSITORY}:v1"
-    pull = command.start("pull", reference, out, "--quiet", "--limit-rate=5M")
-    wait_until(lambda: _used(out / ".modelpack/staging") > 4_000_000, seconds=30)
+    slowly = ("--limit-rate=4M", "--max-connections=1")
+    pull = command.start("pull", reference, out, "--quiet", *slowly)
+    # One connection: by then the first of the files is complete.
+    wait_until(lambda: _used(out / ".modelpack/staging") > 7_000_000, seconds=30)
     filler = fill(mount)
     stdout, stderr = pull.communicate(timeout=60)
     assert pull.returncode == 8, stderr
