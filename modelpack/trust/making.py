@@ -266,7 +266,9 @@ class _Signing:
             return False
         if self._before is None:
             self._before = collect(self._repository, self._digest)
-        for _, raw in (*self._before.bundles, *self._before.model_signatures):
+        of_files = predicate_type == OMS_SIGNATURE
+        # One that is called something else is not found by those who verify.
+        for _, raw in self._before.model_signatures if of_files else self._before.bundles:
             try:
                 envelope = parse_bundle(raw).envelope
             except FormatError:
