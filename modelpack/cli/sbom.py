@@ -126,9 +126,12 @@ def sbom_command(
 
 
 def _read_supplement(path: Path) -> "Supplement":
+    from modelpack.errors import NotFoundError
     from modelpack.sbom.supplementfile import MAX_SUPPLEMENT_BYTES, parse_supplement
     from modelpack.stores.files import mapped_errors
 
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist; --supplement takes a YAML file")
     with mapped_errors(f"cannot read {path}"), open(path, "rb") as file:
         return parse_supplement(file.read(MAX_SUPPLEMENT_BYTES + 1), str(path))
 
