@@ -18,17 +18,24 @@ from modelpack.paths import METADATA_DIR
 CHUNKS = "chunks.bin"
 MODEL = "model.json"
 SBOM = "sbom.cdx.json"
-# The beginning of a file's header: its name (the directory is flat, and names are short enough to
-# need no pax record), the fields that are checked by writing them again, its size.
+LOCAL_NAMES = frozenset({"lock", "manifest.json", "receipt.json", "staging"})
+"""What a pull keeps beside these files in a destination; an artifact brings none of its own."""
+# The directory is flat, and names are short enough to need no pax record.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+# The beginning of a file's header: its name, the fields that are checked by writing them again, its
+# size.
 _HEADER = re.compile(
-    rb"\.modelpack/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})\0{25,88}"
-    rb".{24}(?P<size>[0-7]{11})\0",
-    re.DOTALL,
+    rb"\.modelpack/(?P<name>%b)\0{25,88}.{24}(?P<size>[0-7]{11})\0" % _NAME.encode(), re.DOTALL
 )
 _MODE = 0o644
 MAX_FILES = 32
 # An SBOM lists every file; 100,000 of them take some 40 MB.
 MAX_METADATA_BYTES = MAX_INDEX_BYTES + 64 * 1024 * 1024
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a file of the metadata layer may have this name; readers ignore unknown ones."""
+    return re.fullmatch(_NAME, name) is not None and name not in LOCAL_NAMES
 
 
 def build_metadata_layer(files: Mapping[str, bytes]) -> bytes:
@@ -58,6 +65,8 @@ def read_metadata_layer(raw: bytes) -> dict[str, bytes]:
         if header is None or len(files) == MAX_FILES:
             raise FormatError(f"metadata layer holds something else at byte {position}")
         name, size = header["name"].decode("ascii"), int(header["size"], 8)
+        if name in LOCAL_NAMES:
+            raise FormatError(f"metadata layer holds {name!r}, which only a pull may write")
         if files and name <= max(files):
             raise FormatError(f"metadata layer holds {name!r} twice or out of order")
         start = _read_exactly(raw, position, _file_header(name, size))

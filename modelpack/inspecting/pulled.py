@@ -111,8 +111,8 @@ def read_pulled(directory: Path) -> PulledDirectory:
         try:
             files = {
                 name: data
-                for name in (metadata.CHUNKS, metadata.MODEL, metadata.SBOM)
-                if (data := _read(tree, name)) is not None
+                for name in _names(tree)
+                if metadata.is_name(name) and (data := _read(tree, name)) is not None
             }
             raw = _read(tree, MANIFEST)
         finally:
@@ -169,6 +169,14 @@ def _status(tree: Tree, file: IndexedFile) -> os.stat_result | None:
         return tree.stat(file.path)
     except IntegrityError:
         return None
+
+
+def _names(tree: Tree) -> list[str]:
+    try:
+        with tree.parent(f"{METADATA_DIR}/.") as (fd, _):
+            return sorted(os.listdir(fd))
+    except FileNotFoundError:
+        return []
 
 
 def _read(tree: Tree, name: str) -> bytes | None:

@@ -263,9 +263,9 @@ class Destination:
             self._sync_parents(removed)
             for name, data in metadata_files.items():
                 write_atomically(self.state / name, data)
-            for name in (metadata.CHUNKS, metadata.MODEL, metadata.SBOM):
-                if name not in metadata_files:
-                    with suppress(FileNotFoundError):
+            for name in os.listdir(self.state):
+                if metadata.is_name(name) and name not in metadata_files:
+                    with suppress(IsADirectoryError):  # nothing of ours
                         os.unlink(self.state / name)
             write_atomically(self.state / MANIFEST, manifest)
             identities = {}

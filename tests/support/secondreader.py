@@ -90,6 +90,7 @@ def read_metadata(raw: bytes) -> dict[str, bytes]:
     while raw[at : at + 512].strip(b"\0"):
         name = raw[at : at + 100].rstrip(b"\0").decode().removeprefix(".modelpack/")
         require(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name), "a name in the metadata")
+        require(name not in {"lock", "manifest.json", "receipt.json", "staging"}, "a local name")
         require(not files or name > max(files), "order in the metadata")
         size = int(raw[at + 124 : at + 135], 8)
         files[name] = raw[at + 512 : at + 512 + size]

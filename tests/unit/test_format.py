@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 import modelpack
 from modelpack import format as names
+from modelpack import metadata as metadata_module
 from modelpack.chunkindex import encode_index
 from modelpack.chunking import chunk_lengths
 from modelpack.connect import open_repository
@@ -160,3 +161,27 @@ def modelpack_accepts(reference):
         return modelpack.verify_reference(reference, full=True).ok
     except modelpack.ModelpackError:
         return False
+
+
+def test_files_of_later_versions_in_the_metadata_layer(tmp_path, monkeypatch):
+    """Section 13: they are ignored, kept, and taken away with the version that brought them."""
+    model = write_files(tmp_path / "model", {"a.bin": b"a"})
+    original = metadata_module.build_metadata_layer
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            metadata_module,
+            "build_metadata_layer",
+            lambda files: original({**files, "from.the.future": b"x"}),
+        )
+        modelpack.push(model, f"oci:{tmp_path / 'store'}:v1")
+    out = tmp_path / "out"
+    modelpack.pull(f"oci:{tmp_path / 'store'}:v1", out)
+    assert (out / ".modelpack" / "from.the.future").read_bytes() == b"x"
+    report = modelpack.verify(out)
+    assert report.ok
+    assert report.digest is not None  # all files of the layer rebuild it
+    secondreader.read_artifact(tmp_path / "store", "v1", tmp_path / "second")
+    modelpack.push(model, f"oci:{tmp_path / 'store'}:v2")
+    modelpack.pull(f"oci:{tmp_path / 'store'}:v2", out)
+    assert not (out / ".modelpack" / "from.the.future").exists()
+    assert modelpack.verify(out).digest is not None

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from modelpack import tarformat
 from modelpack.errors import FormatError
-from modelpack.metadata import MAX_FILES, build_metadata_layer, read_metadata_layer
+from modelpack.metadata import (
+    LOCAL_NAMES,
+    MAX_FILES,
+    build_metadata_layer,
+    is_name,
+    read_metadata_layer,
+)
+from modelpack.stores import destination
 from tests.support import secondreader
 
 FILES = {"chunks.bin": b"x" * 700, "model.json": b"{}\n", "sbom.cdx.json": b""}
@@ -136,3 +143,29 @@ def test_damage_gives_our_error_or_files_that_rebuild_it(changes, cut, tail):
 def test_any_bytes_give_our_error(raw):
     with pytest.raises(FormatError):
         read_metadata_layer(raw)
+
+
+@pytest.mark.parametrize("name", sorted(LOCAL_NAMES))
+def test_what_a_destination_keeps_for_itself_is_refused(name):
+    """An artifact must not bring a receipt, or a lock, of its own."""
+    with pytest.raises(FormatError, match=f"'{name}', which only a pull may write"):
+        read_metadata_layer(build_metadata_layer({**FILES, name: b"x"}))
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("chunks.bin", True), ("from.the.future", True), ("a" * 64, True), ("a" * 65, False),
+     ("", False), (".lock.0a1b2c3d", False), ("a/b", False), ("a\n", False), ("é", False)],
+)  # fmt: skip
+def test_names(name, expected):
+    assert is_name(name) is expected
+
+
+def test_the_names_are_those_that_a_destination_uses():
+    assert {
+        destination.RECEIPT,
+        destination.MANIFEST,
+        destination.STAGING,
+        destination._LOCK,
+    } == LOCAL_NAMES
