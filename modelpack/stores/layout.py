@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelpack.content import PIECE_BYTES, Content
+from modelpack.content import PIECE_BYTES, BlobContent, Content
 from modelpack.descriptor import (
     INDEX_TYPES,
     MAX_MANIFEST_BYTES,
@@ -33,7 +33,13 @@ from modelpack.manifest import Index, Manifest, load_json, parse_manifest
 from modelpack.ratelimit import RateLimiter
 from modelpack.reference import COMPANION_SUFFIX, LayoutReference, Reference
 from modelpack.storage import ByteStream, Progress, VerifyingStream, read_all
-from modelpack.stores.files import locked, mapped_errors, sync_directory, write_atomically
+from modelpack.stores.files import (
+    locked,
+    make_directory,
+    mapped_errors,
+    sync_directory,
+    write_atomically,
+)
 
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
@@ -54,6 +60,7 @@ class LayoutRepository:
         self._limiter = limiter or RateLimiter(None)
         self.root = Path(reference.path)
         self._preparing = threading.Lock()
+        self._swept: set[Path] = set()
 
     @property
     def reference(self) -> Reference:
@@ -115,12 +122,14 @@ class LayoutRepository:
     ) -> Iterator[ByteStream]:
         """Open a blob, or a range of it, as an unverified stream."""
         path = self.blob_path(descriptor.digest)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"{self._reference}: blob {descriptor.digest} is missing"
-            ) from error
+        with mapped_errors(f"cannot read {path}"):
+            try:
+                # O_NONBLOCK: a FIFO in the place of a blob must not hold the open
+                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                raise NotFoundError(
+                    f"{self._reference}: blob {descriptor.digest} is missing"
+                ) from error
         try:
             size = os.fstat(fd).st_size
             if size != descriptor.size:
@@ -128,7 +137,7 @@ class LayoutRepository:
                     f"{self._reference}: blob {descriptor.digest} has {size} bytes, "
                     f"not {descriptor.size}"
                 )
-            yield _FileStream(fd, start, size - start if length is None else length)
+            yield _FileStream(path, fd, start, size - start if length is None else length)
         finally:
             os.close(fd)
 
@@ -138,8 +147,9 @@ class LayoutRepository:
 
     def tags(self) -> list[str]:
         """Return all tags, sorted."""
-        if not self.root.exists():
-            raise NotFoundError(f"{self._reference} does not exist")
+        with mapped_errors(f"cannot read {self.root}"):
+            if not self.root.exists():
+                raise NotFoundError(f"{self._reference} does not exist")
         names = (entry.annotations.get(REF_NAME) for entry in self._entries())
         return sorted({name for name in names if name})
 
@@ -168,10 +178,11 @@ class LayoutRepository:
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Tell whether the blob is there."""
-        try:
-            return self.blob_path(descriptor.digest).stat().st_size == descriptor.size
-        except FileNotFoundError:
-            return False
+        with mapped_errors(f"cannot read {self.root}"):
+            try:
+                return self.blob_path(descriptor.digest).stat().st_size == descriptor.size
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def push_blob(
         self, descriptor: Descriptor, content: Content, progress: Progress | None = None
@@ -180,8 +191,8 @@ class LayoutRepository:
         self._prepare()
         path = self.blob_path(descriptor.digest)
         with mapped_errors(f"cannot write to {self.root}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._sweep(path)
+            make_directory(path.parent)
+            self._sweep(path.parent)
             with _beside(path) as (fd, temporary):
                 self._write_blob(fd, descriptor, content, progress)
                 os.replace(temporary, path)
@@ -202,14 +213,15 @@ class LayoutRepository:
                 continue
         self._prepare()
         path = self.blob_path(descriptor.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(origin.blob_path(descriptor.digest), path)
-        except FileExistsError:
-            return self.has_blob(descriptor)
-        except OSError:
-            return False
-        sync_directory(path.parent)
+        with mapped_errors(f"cannot write to {self.root}"):
+            make_directory(path.parent)
+            try:
+                os.link(origin.blob_path(descriptor.digest), path)
+            except FileExistsError:
+                return self.has_blob(descriptor)
+            except OSError:
+                return False
+            sync_directory(path.parent)
         return True
 
     def push_manifest(self, manifest: Manifest | Index, tag: str | None = None) -> None:
@@ -219,13 +231,12 @@ class LayoutRepository:
             media_type=manifest.media_type,
             artifact_type=manifest.artifact_type if isinstance(manifest, Manifest) else None,
         )
-        self._prepare()
-        path = self.blob_path(descriptor.digest)
-        with mapped_errors(f"cannot write to {self.root}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, manifest.raw)
-            with locked(self.root / _LOCK_FILE):
-                self._list(descriptor, tag)
+        self.push_blob(descriptor, BlobContent((manifest.raw,)))
+        with (
+            mapped_errors(f"cannot write to {self.root}"),
+            locked(self.root / _LOCK_FILE),
+        ):
+            self._list(descriptor, tag)
 
     def _list(self, descriptor: Descriptor, tag: str | None) -> None:
         entries = []
@@ -282,9 +293,13 @@ class LayoutRepository:
             )
         os.fsync(fd)
 
-    def _sweep(self, path: Path) -> None:
-        """Remove what killed writers of this blob have left."""
-        for stale in path.parent.glob(f".{path.name}.*"):
+    def _sweep(self, directory: Path) -> None:
+        """Remove what killed writers have left, once."""
+        with self._preparing:
+            if directory in self._swept:
+                return
+            self._swept.add(directory)
+        for stale in directory.glob(".*"):
             with suppress(OSError), stale.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stale.unlink()
@@ -292,16 +307,16 @@ class LayoutRepository:
     def _prepare(self) -> None:
         """Make the layout's fixed files, unless they are there."""
         marker = self.root / _LAYOUT_FILE
-        if marker.exists():
-            return
         with mapped_errors(f"cannot make {self.root}"), self._preparing:
+            if marker.exists():
+                return
             if self.root.exists() and (
                 not self.root.is_dir() or any(not _is_ours(item) for item in self.root.iterdir())
             ):
                 raise FormatError(
                     f"{self.root} exists and is no OCI layout; name another directory"
                 )
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_directory(self.root)
             # Another process may be making it, and may have listed a manifest by now.
             with locked(self.root / _LOCK_FILE):
                 if not (self.root / _INDEX_FILE).exists():
@@ -310,17 +325,20 @@ class LayoutRepository:
 
     def _entries(self) -> tuple[Descriptor, ...]:
         path = self.root / _INDEX_FILE
-        try:
-            with path.open("rb") as file:
-                raw = file.read(_MAX_INDEX_BYTES + 1)
-        except FileNotFoundError:
-            if (self.root / _LAYOUT_FILE).exists():
+        with mapped_errors(f"cannot read {path}"):
+            try:
+                with path.open("rb") as file:
+                    raw = file.read(_MAX_INDEX_BYTES + 1)
+            except FileNotFoundError:
+                if (self.root / _LAYOUT_FILE).exists():
+                    return ()
+                if self.root.exists() and any(self.root.iterdir()):
+                    raise FormatError(f"{self.root} is no OCI layout") from None
                 return ()
-            if self.root.exists() and any(self.root.iterdir()):
-                raise FormatError(f"{self.root} is no OCI layout") from None
-            return ()
-        except NotADirectoryError as error:
-            raise FormatError(f"{self.root} is no OCI layout") from error
+            except NotADirectoryError as error:
+                raise FormatError(f"{self.root} is no OCI layout") from error
+        if len(raw) > _MAX_INDEX_BYTES:
+            raise FormatError(f"{path} is larger than any real one")
         value = load_json(raw, str(path))
         if not isinstance(value, dict) or not isinstance(value.get("manifests"), list):
             raise FormatError(f"{path} is no image index")
@@ -332,9 +350,10 @@ class LayoutRepository:
     def _unlisted(self, digest: Digest) -> Descriptor:
         """Describe a manifest that only another manifest points at."""
         path = self.blob_path(digest)
-        if not path.exists() or path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise NotFoundError(f"{self._reference.with_digest(digest)} does not exist")
-        raw = path.read_bytes()
+        with mapped_errors(f"cannot read {path}"):
+            if not path.is_file() or path.stat().st_size > MAX_MANIFEST_BYTES:
+                raise NotFoundError(f"{self._reference.with_digest(digest)} does not exist")
+            raw = path.read_bytes()
         value = load_json(raw, str(path))
         media_type = value.get("mediaType") if isinstance(value, dict) else None
         if not isinstance(media_type, str):
@@ -390,12 +409,14 @@ class LayoutConnection:
 
 
 class _FileStream:
-    def __init__(self, fd: int, start: int, length: int) -> None:
+    def __init__(self, path: Path, fd: int, start: int, length: int) -> None:
+        self._path = path
         self._fd = fd
         self._position = start
         self._end = start + length
 
     def readinto(self, buffer: memoryview, /) -> int:
-        count = os.preadv(self._fd, [buffer[: self._end - self._position]], self._position)
+        with mapped_errors(f"cannot read {self._path}"):
+            count = os.preadv(self._fd, [buffer[: self._end - self._position]], self._position)
         self._position += count
         return count
