@@ -69,7 +69,7 @@ def test_a_server_that_only_trickles_is_given_up(
     shorten(monkeypatch, ranges.HttpRangeConnection, stall_seconds=0.3)
     shorten(monkeypatch, download.Downloader, give_up_seconds=4)
     server = start_nginx(nginx.proxy(registry, nginx.trickle(after="100k")))
-    with pytest.raises(NetworkError, match=r"no data for 4 seconds; run again"):
+    with pytest.raises(NetworkError, match=r"no data for \d+ seconds"):
         modelpack.pull(f"{server.host}/{REPOSITORY}:v1", tmp_path / "out")
     assert digests_of(tmp_path / "out") == {}
     modelpack.pull(f"{registry.host}/{REPOSITORY}:v1", tmp_path / "out")

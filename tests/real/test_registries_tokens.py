@@ -29,8 +29,8 @@ def command(tmp_path):
 
 
 def refused(requests) -> list[str]:
-    """Return the requests that a registry answered with 401."""
-    return [line for line in requests if line.startswith("401 ")]
+    """Return the requests for blobs that a registry answered with 401."""
+    return [line for line in requests if line.startswith("401 ") and "/blobs/" in line]
 
 
 def test_a_slow_pull_gets_new_tokens_before_the_old_ones_end(
@@ -48,7 +48,7 @@ def test_a_slow_pull_gets_new_tokens_before_the_old_ones_end(
     renewed = token_server.requests[asked:]
     assert len(renewed) >= 4
     assert all(one.granted and one.scopes == ["repository:team/model:pull"] for one in renewed)
-    assert len(refused(slow.requests())) == 1, "only the first request goes without a token"
+    assert refused(slow.requests()) == [], "a token was used to its end"
 
 
 def test_a_slow_push_gets_new_tokens_too(
