@@ -34,7 +34,7 @@ from modelpack.runtime.grpcapi import Connection
 from modelpack.runtime.mounts import Host
 from modelpack.runtime.options import NAMESPACE, SOCKET, ImportOptions, ImportResult
 from modelpack.runtime.source import Warnings, check_platform, fetch_image
-from modelpack.runtime.workplace import Workplace
+from modelpack.runtime.workplace import Workplace, has_leftovers
 from modelpack.storage import Repository
 
 # Image volumes came with this one.
@@ -195,6 +195,7 @@ class _Import:
         """Tell whether nothing is left to do; a full verification is always done."""
         return (
             self.options.verify != "full"
+            and not has_leftovers(self.client, self.artifact.manifest.digest)
             and self.client.snapshot(chain[-1]) is not None
             and records.is_recorded(
                 self.client, self.cri, self.name, self.artifact.manifest, pin=self.options.pin

@@ -36,7 +36,8 @@ _logger = logging.getLogger(__name__)
 INSTALL_HINT = "it needs gRPC: pip install modelpack-oci[node]"
 # What containerd's own server and client allow.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-CALL_SECONDS = 60.0
+# Removing the files of a large image holds other calls up.
+CALL_SECONDS = 120.0
 # A restart of containerd on a busy node; longer than that and someone should hear of it.
 PATIENCE_SECONDS = 60.0
 _FIRST_DELAY = 0.1

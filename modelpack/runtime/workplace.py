@@ -45,6 +45,11 @@ _SLOWEST_RATE = 1_000_000
 _MAX_ROUNDS = 100
 
 
+def has_leftovers(client: Containerd, model: Digest) -> bool:
+    """Tell whether an import of a model is running, or was interrupted and left something."""
+    return bool(client.leases(IMPORT_LABEL, _short(model)))
+
+
 class Workplace:
     """A context manager; inside it this process alone imports the model.
 
@@ -70,8 +75,7 @@ class Workplace:
         or removing the image would not remove them.
         """
         self._observer = observer
-        # Long enough that two models never share it; chain IDs and keys stay readable in lists.
-        self._model = model.hex[:32]
+        self._model = _short(model)
         self._lifetime = _LEASE_TIME + timedelta(seconds=total_bytes // _SLOWEST_RATE)
         self._lock = -1
         self._waited = False
@@ -232,3 +236,8 @@ class Workplace:
         if lease is not None:
             with suppress(ModelpackError):  # it expires
                 self.client.delete_lease(lease)
+
+
+def _short(model: Digest) -> str:
+    """Return what tells models apart in keys that people read: no two share so many digits."""
+    return model.hex[:32]

@@ -84,7 +84,7 @@ def tree_of(root: Path) -> tuple:
 
 def assert_nothing_unfinished(node: Node) -> None:
     """Prove that there is no lease, no snapshot that is not an image's, and no staging file."""
-    assert lease_ids(node) == set()
+    assert lease_ids(node) == set(), node.ctr("leases", "ls")
     odd = [key for key in snapshot_keys(node) if not key.startswith(CHAIN_ID)]
     assert odd == []
     assert [path for path in snapshot_directories(node) if (path / "staging").exists()] == []

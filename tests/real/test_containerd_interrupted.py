@@ -1,0 +1,232 @@
+"""Imports into containerd that are killed, stopped or cut off: the next run finishes them.
+
+Afterwards there is no lease, no snapshot but the image's, and no staging file.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+
+import pytest
+
+import modelpack
+from modelpack.errors import NetworkError
+from modelpack.events import Finished, Moved
+from modelpack.runtime.containerd import import_model
+from tests.support.command import Command
+from tests.support.importing import (
+    MIB,
+    assert_mounts,
+    blob_bytes_sent,
+    build_shards,
+    clean_node,
+    into,
+    options,
+    reference_for,
+)
+from tests.support.nodestate import (
+    assert_nothing_unfinished,
+    disk_use,
+    lease_ids,
+    snapshot_directories,
+)
+from tests.support.samplemodel import digests_of
+from tests.support.servers import wait_until
+
+GROUP = "interrupted"
+KILLS = 20
+# Per kill: one chunk in progress on each connection, and what the sockets still held.
+LOST_PER_KILL = 4 * (4 * MIB + 3 * MIB)
+
+
+pytestmark = [
+    pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
+    pytest.mark.root,
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def reference(docker_registry, request):
+    return reference_for(docker_registry, GROUP, request.node.name)
+
+
+@pytest.fixture
+def node(containerd_node):
+    with clean_node(containerd_node, GROUP) as node:
+        yield node
+
+
+@pytest.fixture
+def command(tmp_path):
+    return Command(tmp_path / "home")
+
+
+def test_killed_twenty_times(node, docker_registry, reference, command, tmp_path):
+    model = build_shards(tmp_path / "model")
+    pushed = modelpack.push(model, reference)
+    chance = random.Random(int(os.environ.get("MODELPACK_TEST_SEED", "3")))
+    kills = 0
+    for attempt in range(KILLS):
+        # Slow at first, so that some are killed while they fetch, then as they place and commit.
+        slow = ("--limit-rate", "20M") if attempt % 2 else ()
+        process = command.start("pull", reference, *into(node), *slow, "--quiet")
+        try:
+            process.wait(chance.uniform(0.2, 1.5))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        errors = process.communicate()[1]
+        assert "Traceback" not in errors
+        if process.returncode == 0:  # start over, so that every moment gets its share
+            assert_nothing_unfinished(node)
+            assert_mounts(node, reference, model)
+            node.remove_image(reference)
+        elif (status := node.image_status(reference)) is not None:
+            assert status.id  # what is visible is whole
+            assert_mounts(node, reference, model)
+    assert kills >= KILLS / 3
+    done = command.json("pull", reference, *into(node), "--verify", "full")
+    assert done["bytes"] == pushed.bytes
+    assert_mounts(node, reference, model)
+    assert_nothing_unfinished(node)
+
+
+def staged_bytes(node) -> int:
+    """Return how much lies in staging directories now."""
+    return disk_use(*[path / "staging" for path in snapshot_directories(node)])
+
+
+def test_what_was_verified_is_not_fetched_again(
+    node, docker_registry, reference, command, tmp_path
+):
+    model = build_shards(tmp_path / "model", shards=4)
+    pushed = modelpack.push(model, reference)
+    slow = ("--limit-rate", "15M", "--max-connections", "4")
+    for kill in range(1, 4):
+        process = command.start("pull", reference, *into(node), *slow, "--quiet")
+        wait_until(lambda kill=kill: staged_bytes(node) > kill * 8 * MIB, seconds=30)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert lease_ids(node) != set()
+    done = command.json("pull", reference, *into(node))
+    assert done["imported_bytes"] == pushed.bytes
+    assert done["fetched_bytes"] < pushed.bytes - 10 * MIB
+    assert blob_bytes_sent(docker_registry, reference) < pushed.bytes + 3 * LOST_PER_KILL
+    assert_mounts(node, reference, model)
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param(lambda event: isinstance(event, Moved), id="fetching"),
+        pytest.param(lambda event: isinstance(event, Finished), id="committing"),
+    ],
+)
+def test_an_observer_may_stop_it(when, node, reference, tmp_path):
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+    seen = []
+
+    def observe(event):
+        if when(event):
+            seen.append(event)
+            if len(seen) == 2:
+                raise StopHereError
+
+    with pytest.raises(StopHereError):
+        import_model(reference, options(node), observer=observe)
+    assert node.image_status(reference) is None
+    again = import_model(reference, options(node))
+    assert again.pull.reused_bytes > 0
+    assert_mounts(node, reference, model)
+
+
+def test_stopped_between_the_last_step_and_tidying_up(node, reference, tmp_path, monkeypatch):
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+
+    def stop(_):
+        raise StopHereError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("modelpack.runtime.workplace.Workplace._clear", stop)
+        with pytest.raises(StopHereError):
+            import_model(reference, options(node))
+    assert_mounts(node, reference, model)
+    assert lease_ids(node) != set()
+    import_model(reference, options(node))
+    assert_nothing_unfinished(node)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize("when", ["fetching", "committing"])
+def test_containerd_restarts_meanwhile(how, when, start_node, reference, tmp_path):
+    node = start_node()
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+    restarts = []
+    kind = Moved if when == "fetching" else Finished
+
+    def observe(event):
+        if isinstance(event, kind) and not restarts:
+            restarts.append(threading.Thread(target=node.restart, args=(how,)))
+            restarts[0].start()
+
+    done = import_model(reference, options(node), observer=observe)
+    restarts[0].join()
+    assert done.imported_bytes == done.pull.bytes
+    assert_mounts(node, reference, model)
+    assert_nothing_unfinished(node)
+
+
+def test_containerd_that_stays_away(start_node, reference, tmp_path, monkeypatch):
+    node = start_node()
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+    monkeypatch.setattr(
+        "modelpack.runtime.grpcapi.Connection.__init__.__kwdefaults__", {"patience": 1.0}
+    )
+    stopped = []
+
+    def observe(event):
+        if isinstance(event, Finished) and not stopped:
+            stopped.append(node._end_containerd(signal.SIGKILL))
+
+    with pytest.raises(NetworkError, match=r"does not answer.*run again to continue"):
+        import_model(reference, options(node), observer=observe)
+    node.start()
+    again = import_model(reference, options(node))
+    assert again.pull.fetched_bytes < 100_000
+    assert_mounts(node, reference, model)
+    assert_nothing_unfinished(node)
+
+
+def test_a_registry_that_containerd_cannot_ask(node, start_registry, tmp_path):
+    registry = start_registry()
+    reference = f"{registry.host}/{GROUP}/model:v1"
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+    finished = []
+
+    def observe(event):
+        finished.extend([event] if isinstance(event, Finished) else [])
+        if len(finished) == len(digests_of(model)) and registry.alive:
+            registry.stop()
+
+    with pytest.raises(NetworkError, match="containerd itself must reach the registry"):
+        import_model(reference, options(node), observer=observe)
+    registry.start()
+    again = import_model(reference, options(node))
+    assert (again.imported_bytes, again.pull.fetched_bytes < 100_000) == (0, True)
+    assert_mounts(node, reference, model)
