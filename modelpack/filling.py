@@ -109,7 +109,8 @@ def _copy(work: plan.PullPlan, staging: Staging, local: LocalChunks, index: Chun
 
     def copy(chunk: int) -> None:
         data = local.read(index.hash_of(chunk))
-        if data is None:
+        # A forged index may give a known hash another length; written, it would run into the next.
+        if data is None or len(data) != index.lengths[chunk]:
             work.states[chunk] = ChunkState.FETCH
             return
         staging.write(chunk, 0, memoryview(data))
