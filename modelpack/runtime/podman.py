@@ -105,16 +105,25 @@ class _Import:
         with self._directory() as directory:
             if not _podman_has(image_id):
                 self._build_layout(directory)
-                taken = _podman("pull", "--quiet", f"oci:{directory}").split()
-                if image_id not in taken:
-                    raise IntegrityError(
-                        f"podman took {self._name} up as {' '.join(taken)}, not {image_id}"
-                    )
+                self._take_in(directory, image_id)
                 imported = self._artifact.index.total_bytes
             self._tag(image_id)
             with mapped_errors(f"cannot remove {directory}"):
                 shutil.rmtree(directory)
         return self._result(image_id, imported)
+
+    def _take_in(self, directory: Path, image_id: str) -> None:
+        """Have podman import the layout; one that turns out to be damaged is given up."""
+        try:
+            taken = _podman("pull", "--quiet", f"oci:{directory}").split()
+        except IntegrityError:
+            with mapped_errors(f"cannot remove {directory}"):
+                shutil.rmtree(directory)
+            raise
+        if image_id not in taken:
+            raise IntegrityError(
+                f"podman took {self._name} up as {' '.join(taken)}, not {image_id}"
+            )
 
     @contextmanager
     def _directory(self) -> Iterator[Path]:
@@ -226,6 +235,7 @@ def _podman(*arguments: str) -> str:
     """Run podman and return what it prints.
 
     Raises:
+        IntegrityError: bytes are not what their digest says.
         SpaceError, ModelpackError: its own reason.
     """
     done = _run(*arguments)
@@ -235,6 +245,8 @@ def _podman(*arguments: str) -> str:
         (line for line in reversed(done.stderr.splitlines()) if "level=warning" not in line),
         f"exit status {done.returncode}",
     )
+    if "igest did not match" in reason:
+        raise IntegrityError(f"podman {arguments[0]}: {reason}; run again")
     if "no space left on device" in reason:
         raise SpaceError(f"podman {arguments[0]}: {reason}; free some space and run again")
     raise ModelpackError(f"podman {arguments[0]}: {reason}")
