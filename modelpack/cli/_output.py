@@ -1,20 +1,25 @@
-"""What a command prints: data on stdout, prose on stderr, one JSON object with ``--json``."""
+"""What a command prints: data on stdout, prose on stderr, one JSON object with ``--json``.
+
+Owns the rule that nothing from an artifact or a server drives the terminal: on one, and in all
+prose, a character that is not printable is shown as its escape. Data in a pipe stay as they are.
+"""
 
 import errno
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelpack.errors import ModelpackError, SpaceError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
+# Lines and columns, which are the writer's own.
+_PARTS = re.compile(r"([\n\t])")
 
 
 def print_json(value: object) -> None:
@@ -24,22 +29,24 @@ def print_json(value: object) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # a stdout without UTF-8, or half of a surrogate pair in a name
         text = json.dumps(value)
-    _write(text + "\n")
+    write(text + "\n")
 
 
 def print_text(text: str) -> None:
-    """Print data on stdout."""
-    _write(text if text.endswith("\n") else text + "\n")
+    """Print data on stdout, made safe on a terminal."""
+    shown = _visible_lines(text) if sys.stdout.isatty() else text
+    write(shown if shown.endswith("\n") else shown + "\n")
 
 
-def _write(text: str) -> None:
-    """Write to stdout.
+def write(text: str) -> None:
+    """Write to stdout as it is, but for what its encoding lacks.
 
     Raises:
         SpaceError, ModelpackError: it is a file that cannot be written.
     """
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -61,30 +68,39 @@ def count(number: int, noun: str) -> str:
 
 
 def print_note(text: str) -> None:
-    """Print prose on stderr."""
-    sys.stderr.write(text + "\n")
+    """Print prose on stderr, made safe."""
+    sys.stderr.write(_visible_lines(text) + "\n")
+    sys.stderr.flush()
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Return a rich console that honours NO_COLOR and plain pipes."""
+def visible(text: str) -> str:
+    """Return text with every unprintable or unencodable character written as an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    if text.isprintable() and (text.isascii() or has_unicode()):
+        return text
+    shown = "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
+    )
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def has_unicode() -> bool:
+    """Tell whether stdout can take block characters and arrows."""
+    return (sys.stdout.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
+
+
+def _visible_lines(text: str) -> str:
+    return "".join(part if part in {"\n", "\t"} else visible(part) for part in _PARTS.split(text))
+
+
+def console() -> "Console":
+    """Return a rich console on stdout that honours NO_COLOR and plain pipes."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def table(
-    columns: Sequence[tuple[str, Mapping[str, Any]]], rows: Sequence[Sequence[str]]
-) -> "Table":
-    """Return a plain table: (heading, rich column options) pairs, and rows of text."""
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, pad_edge=False, show_edge=False)
-    for heading, options in columns:
-        made.add_column(heading, **options)
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    return made
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def human_bytes(size: float) -> str:

@@ -3,14 +3,13 @@
 Owns turning events into text on stderr. Leaves out results, which go to stdout.
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from modelpack.cli._output import human_bytes, is_interactive
+from modelpack.cli._output import human_bytes, is_interactive, print_note, visible
 from modelpack.events import (
     Event,
     Finished,
@@ -56,8 +55,7 @@ def _only_warnings(event: Event) -> None:
 
 
 def _note(text: str) -> None:
-    sys.stderr.write(f"modelpack: {text}\n")
-    sys.stderr.flush()
+    print_note(f"modelpack: {visible(text)}")
 
 
 class _Tally:
@@ -170,18 +168,18 @@ class _Bars:
         elif isinstance(event, Finished):
             self._finish(event.item)
         elif isinstance(event, Warned):
-            self._live.console.print(f"modelpack: warning: {event.message}", markup=False)
+            self._tell(f"warning: {event.message}")
         elif isinstance(event, Retried):
-            self._live.console.print(
-                f"modelpack: {event.what}: {event.reason}; trying again in {event.delay:.1f} s",
-                markup=False,
-            )
+            self._tell(f"{event.what}: {event.reason}; trying again in {event.delay:.1f} s")
         self._live.update(
             self._total,
             total=self._tally.total or None,
             completed=self._tally.moved + self._tally.reused,
             state=self._tally.describe() if self._tally.total else "",
         )
+
+    def _tell(self, text: str) -> None:
+        self._live.console.print(f"modelpack: {visible(text)}", markup=False)
 
     def _advance(self, item: str, size: int, state: str) -> None:
         done = self._done[item] = self._done.get(item, 0) + size

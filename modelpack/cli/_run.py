@@ -82,6 +82,8 @@ def _report(error: Exception) -> int:
     if isinstance(code, int):
         _complain(str(error))
         return code
+    if isinstance(error, OSError) and error.strerror:
+        return _report_system(error)
     _complain(
         f"unexpected {type(error).__name__}: {error} "
         "(this is a fault in modelpack; --debug shows where)"
@@ -89,5 +91,20 @@ def _report(error: Exception) -> int:
     return 1
 
 
+def _report_system(error: OSError) -> int:
+    """Pass on what the operating system says; it is no fault of ours."""
+    from modelpack.errors import SpaceError
+    from modelpack.stores.files import NO_SPACE
+
+    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if error.errno in NO_SPACE:
+        _complain(f"{what}; free some space and run again")
+        return SpaceError.exit_code
+    _complain(str(what))
+    return 1
+
+
 def _complain(message: str) -> None:
-    sys.stderr.write(f"modelpack: {_CONTROL.sub(' ', message)}\n")
+    from modelpack.cli._output import print_note
+
+    print_note(f"modelpack: {_CONTROL.sub(' ', message)}")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelpack.cli._output import console, print_note, print_text
+from modelpack.cli._output import console, print_note, visible, write
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,25 +24,6 @@ _MAX_FITTED_ROWS = 500
 # One cell of a list on a terminal; an annotation can hold a whole document.
 _MAX_CELL = 300
 _COUNT_UNITS = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
-
-
-def visible(text: str) -> str:
-    """Return text with every unprintable or unencodable character written as an escape."""
-    encoding = sys.stdout.encoding or "utf-8"
-    if text.isprintable() and (text.isascii() or has_unicode()):
-        return text
-    shown = "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def has_unicode() -> bool:
-    """Tell whether stdout can take block characters and arrows."""
-    return (sys.stdout.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
 
 
 def is_wide(columns: int) -> bool:
@@ -137,7 +118,7 @@ def _print_fitted(
     out = console()
     with out.capture() as captured:
         out.print(Padding(made, (0, 0, 0, indent), expand=False))
-    print_text("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _print_aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]], indent: int) -> None:
@@ -153,7 +134,7 @@ def _print_aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]], ind
             space = " " * (width - cell_len(cell))
             cells.append(space + cell if options.get("justify") == "right" else cell + space)
         lines.append((" " * indent + "  ".join(cells)).rstrip())
-    print_text("\n".join(lines))
+    write("".join(f"{line}\n" for line in lines))
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _show as show
-from modelpack.cli._output import human_bytes, print_json
+from modelpack.cli._output import has_unicode, human_bytes, print_json
 from modelpack.cli._progress import progress
 from modelpack.cli.inspect import shape_text
 from modelpack.cli.verify import is_directory
@@ -250,7 +250,7 @@ def bar(reused: int, fetched: int, cells: int) -> "Text":
 
 def _glyphs() -> tuple[str, str]:
     """Return what a reused and a fetched cell look like."""
-    return ("\N{FULL BLOCK}", "\N{LIGHT SHADE}") if show.has_unicode() else ("#", ".")
+    return ("\N{FULL BLOCK}", "\N{LIGHT SHADE}") if has_unicode() else ("#", ".")
 
 
 def _percent(share: float) -> str:
@@ -265,4 +265,4 @@ def _bar_width() -> int:
 
 
 def _arrow() -> str:
-    return "\N{RIGHTWARDS ARROW}" if show.has_unicode() else "->"
+    return "\N{RIGHTWARDS ARROW}" if has_unicode() else "->"

@@ -9,7 +9,7 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _show as show
-from modelpack.cli._output import human_bytes, print_json, print_note, print_text
+from modelpack.cli._output import human_bytes, print_json, print_note, print_text, visible
 from modelpack.cli._progress import progress
 from modelpack.cli.verify import is_directory
 
@@ -165,7 +165,7 @@ def _note_profiles(written: bytes) -> None:
     for profile, gaps in (("ai", ai_gaps(graph)), ("dataset", dataset_gaps(graph))):
         if gaps:
             shown = "; ".join(gaps[:_MAX_GAPS]) + ("; ..." if len(gaps) > _MAX_GAPS else "")
-            print_note(show.visible(f"note: it does not claim SPDX's {profile} profile: {shown}"))
+            print_note(visible(f"note: it does not claim SPDX's {profile} profile: {shown}"))
 
 
 def _say(

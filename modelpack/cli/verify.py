@@ -7,7 +7,14 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _trust
-from modelpack.cli._output import count, human_bytes, pinned, print_json, print_text
+from modelpack.cli._output import (
+    count,
+    human_bytes,
+    pinned,
+    print_json,
+    print_text,
+    visible,
+)
 from modelpack.cli._progress import progress
 from modelpack.errors import IntegrityError, UsageError
 
@@ -126,7 +133,7 @@ def _verify_signed(
     else:
         for kind in ("missing", "changed", "extra"):
             for name in getattr(report, kind):
-                print_text(f"{kind}: {name}")
+                print_text(f"{kind}: {visible(name)}")
         if report.ok:
             print_text(f"ok: {len(report.signed.files)} files as {report.signer.name} signed them")
     if not report.ok:
@@ -200,7 +207,7 @@ def _require(subject: str, report: "DirectoryReport | ReferenceReport") -> None:
 def _print(report: "DirectoryReport | ReferenceReport") -> None:
     for kind in ("missing", "changed", "extra"):
         for name in getattr(report, kind, ()):
-            print_text(f"{kind}: {name}")
+            print_text(f"{kind}: {visible(name)}")
     if report.ok:
         whole = pinned(report.reference, report.digest)
         of = f" of {whole}" if whole else ""

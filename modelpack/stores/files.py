@@ -24,7 +24,7 @@ from modelpack.errors import (
 )
 from modelpack.paths import LOST_AND_FOUND, METADATA_DIR
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Without O_NONBLOCK a FIFO in a file's place would hold the open until somebody writes to it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}", re.DOTALL)
@@ -45,7 +45,7 @@ def mapped_errors(what: str, *, but: tuple[type[OSError], ...] = ()) -> Iterator
     except but:
         raise
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise SpaceError(f"{what}: {error.strerror}; free some space and run again") from error
         raise ModelpackError(f"{what}: {error.strerror or error}") from error
 

@@ -153,7 +153,7 @@ def test_inspect_shows_other_tools_artifacts(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["inspect", "{store}:v9"], 3, "v9 does not exist (there is: v1, v1-modelpack, v2"),
+        (["inspect", "{store}:v9"], 3, "v9 does not exist (there is: v1, v2"),
         (["inspect", "/nothing/here"], 3, "/nothing/here does not exist"),
         (["inspect", "here"], 2, "does not start with a registry host"),
         (["inspect", "{broken}"], 5, "are not those of manifest"),
@@ -334,7 +334,7 @@ def test_names_that_the_encoding_lacks_are_escaped(models, tmp_path):
     ],
 )
 def test_a_bar_shows_every_share_that_is_not_nothing(monkeypatch, reused, fetched, expected):
-    monkeypatch.setattr(show, "has_unicode", lambda: False)
+    monkeypatch.setattr("modelpack.cli.diff.has_unicode", lambda: False)
     assert bar(reused, fetched, 10).plain == expected
 
 
