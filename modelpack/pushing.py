@@ -38,6 +38,7 @@ from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR
 from modelpack.reference import COMPANION_SUFFIX, RegistryReference
 from modelpack.sbom.inband import in_band
+from modelpack.sbom.licenses import licenses_of
 from modelpack.sbom.texts import source_date
 from modelpack.scan import Scan, ScannedFile, scan_directory
 from modelpack.selection import Selection
@@ -337,8 +338,9 @@ def _check_limits(repository: Repository, plan: tuple[PlannedLayer, ...]) -> Non
 def _known_annotations(facts: ModelFacts) -> dict[str, str]:
     """Return the standard annotations that the model's own files answer."""
     known = {}
-    if facts.licenses:
-        known["org.opencontainers.image.licenses"] = " AND ".join(facts.licenses)
+    licenses = [item.id or item.expression for item in licenses_of(facts.licenses)]
+    if licenses and all(licenses):  # the annotation takes SPDX expressions and nothing else
+        known["org.opencontainers.image.licenses"] = " AND ".join(filter(None, licenses))
     if facts.name:
         known["org.opencontainers.image.title"] = facts.name
     return known
