@@ -2,7 +2,7 @@ import os
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack import cache as cache_module
@@ -29,6 +29,7 @@ def test_what_was_put_is_got(cache):
 
 
 @given(st.dictionaries(st.binary(max_size=50), st.binary(max_size=100), max_size=5))
+@settings(deadline=None)
 def test_keys_do_not_mix(tmp_path_factory, values):
     cache = Cache("layers", home=tmp_path_factory.mktemp("cache"))
     for key, value in values.items():

@@ -128,6 +128,7 @@ def test_a_damaged_index_gives_our_error_or_a_valid_index(index, data):
 @example(b"")
 @example(MAGIC)
 @example(MAGIC + bytes(8))
+@settings(deadline=None)
 def test_any_bytes_give_our_error(raw):
     """No 200 bytes are a valid index but the empty one's."""
     with pytest.raises(FormatError):
@@ -135,6 +136,7 @@ def test_any_bytes_give_our_error(raw):
 
 
 @given(st.binary(max_size=60), st.binary(max_size=80))
+@settings(deadline=None)
 def test_any_head_gives_our_error(head, table):
     with pytest.raises(FormatError):
         decode_index(assemble(head, table))

@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack.descriptor import MAX_SIZE, OCI_LAYER_TAR, Descriptor, string_map
@@ -109,5 +109,6 @@ def test_an_optional_object_of_strings():
         extra=st.dictionaries(st.sampled_from(["urls", "data", "x"]), st.integers()),
     )
 )
+@settings(deadline=None)
 def test_round_trip(descriptor):
     assert Descriptor.from_json(descriptor.to_json()) == descriptor

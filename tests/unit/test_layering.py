@@ -91,6 +91,7 @@ def planned(sources):
 
 
 @given(SOURCES, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_the_order_of_the_files_given_does_not_matter(sources, chance):
     shuffled = sources[:]
     chance.shuffle(shuffled)
@@ -98,6 +99,7 @@ def test_the_order_of_the_files_given_does_not_matter(sources, chance):
 
 
 @given(SOURCES, st.integers(0, 11), st.integers(0, L - 1))
+@settings(deadline=None)
 def test_an_edit_of_a_small_file_leaves_the_other_layers(sources, which, size):
     """A runtime names a layer by all below it, so what changes has to be above what does not."""
     before = planned(sources)
@@ -110,6 +112,7 @@ def test_an_edit_of_a_small_file_leaves_the_other_layers(sources, which, size):
 
 
 @given(SOURCES)
+@settings(deadline=None)
 def test_files_of_a_layer_do_not_overlap_and_end_within_it(sources):
     for layer in planned(sources) or ():
         end = 0

@@ -163,6 +163,7 @@ def test_what_is_refused(raw, media_type):
 
 
 @given(st.binary(), st.sampled_from([OCI_MANIFEST, OCI_INDEX]))
+@settings(deadline=None)
 def test_any_bytes_give_a_manifest_or_our_error(raw, media_type):
     try:
         parse_manifest(raw, media_type)
@@ -200,7 +201,7 @@ JSON = st.recursive(
     ),
     st.sampled_from([OCI_MANIFEST, OCI_INDEX]),
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_any_members_give_a_manifest_or_our_error(members, media_type):
     raw = document(**members) if media_type == OCI_MANIFEST else listing(**members)
     try:
@@ -212,6 +213,7 @@ def test_any_members_give_a_manifest_or_our_error(members, media_type):
 
 
 @given(JSON)
+@settings(deadline=None)
 def test_canonical_json_is_json_and_stable(value):
     raw = canonical_json(value)
     assert json.loads(raw) == value

@@ -126,7 +126,7 @@ RAW = build_metadata_layer(FILES)
     st.integers(0, len(RAW)),
     st.binary(max_size=8),
 )
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_damage_gives_our_error_or_files_that_rebuild_it(changes, cut, tail):
     raw = bytearray(RAW)
     for at, value in changes:
@@ -140,6 +140,7 @@ def test_damage_gives_our_error_or_files_that_rebuild_it(changes, cut, tail):
 
 
 @given(st.binary(max_size=3000))
+@settings(deadline=None)
 def test_any_bytes_give_our_error(raw):
     with pytest.raises(FormatError):
         read_metadata_layer(raw)

@@ -3,7 +3,7 @@ import tracemalloc
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack.errors import FormatError
@@ -144,6 +144,7 @@ def test_paths_that_can():
 
 
 @given(st.lists(PATHS, max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
+@settings(deadline=None)
 def test_the_second_reader_agrees(paths, upper):
     paths = [path.upper() if up else path for path, up in zip(paths, upper, strict=False)]
     try:
@@ -156,6 +157,7 @@ def test_the_second_reader_agrees(paths, upper):
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text_is_a_path_or_our_error(text):
     try:
         names = check_path(text).split("/")
@@ -165,6 +167,7 @@ def test_any_text_is_a_path_or_our_error(text):
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_the_key_is_one_under_folding_and_normalizing(text):
     key = collision_key(text)
     assert collision_key(unicodedata.normalize("NFD", text)) == key

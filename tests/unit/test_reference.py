@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack.digest import Digest
@@ -113,6 +113,7 @@ def test_bad(text, said):
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text_gives_a_reference_or_our_error(text):
     try:
         reference = parse_reference(text)
@@ -123,6 +124,7 @@ def test_any_text_gives_a_reference_or_our_error(text):
 
 @pytest.mark.parametrize("lead", ["r.example/", "oci:", ""])
 @given(text=st.text(alphabet="aA0.-_/:@ [", max_size=60))
+@settings(deadline=None)
 def test_nearly_references(lead, text):
     try:
         reference = parse_reference(lead + text)
@@ -150,6 +152,7 @@ REFERENCES = st.builds(
 
 
 @given(REFERENCES)
+@settings(deadline=None)
 def test_round_trip(reference):
     assert parse_reference(str(reference), default_tag=None) == reference
     with_default = parse_reference(str(reference))
@@ -161,6 +164,7 @@ def test_round_trip(reference):
 
 
 @given(REFERENCES, DIGESTS.filter(bool))
+@settings(deadline=None)
 def test_other_names_in_the_same_place(reference, digest):
     assert reference.with_tag("v2").digest is None
     assert reference.with_tag("v2").repository_name == reference.repository_name

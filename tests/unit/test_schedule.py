@@ -325,6 +325,7 @@ def test_it_backs_off_when_told_to():
     st.none() | st.integers(1, 200),
     st.lists(st.none() | st.floats(0, 1e12), max_size=60),
 )
+@settings(deadline=None)
 def test_it_stays_within_its_bounds(limit, events):
     governor = ConnectionGovernor.starting(limit)
     for rate in events:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack.selection import Selection
@@ -69,6 +69,7 @@ def test_exclusion_has_the_last_word():
 
 
 @given(PATHS)
+@settings(deadline=None)
 def test_a_path_names_itself_and_what_is_below_it(path):
     if set(path) & set("*?"):
         return
@@ -80,6 +81,7 @@ def test_a_path_names_itself_and_what_is_below_it(path):
 
 
 @given(st.text(max_size=20), PATHS)
+@settings(deadline=None)
 def test_any_pattern_says_yes_or_no(pattern, path):
     takes = Selection(include=(pattern,)).takes(path)
     assert takes is not Selection(exclude=(pattern,)).takes(path)

@@ -158,6 +158,7 @@ def test_any_files_come_back(entries):
 
 
 @given(PATHS, st.integers(0, 2**53), st.sampled_from([0o644, 0o755]))
+@settings(deadline=None)
 def test_the_specification_gives_the_same_bytes(path, size, mode):
     assert file_header(path, size=size, mode=mode) == secondreader.entry(path, size, mode, b"0")
     assert directory_header(path) == secondreader.entry(path + "/", 0, 0o755, b"5")
