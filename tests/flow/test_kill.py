@@ -101,7 +101,14 @@ def test_pull_killed_fifty_times(model, tmp_path):
         )
         assert sent < weights + kills * LOST_PER_KILL
         state = sorted(path.name for path in (out / ".modelpack").iterdir())
-        assert state == ["chunks.bin", "lock", "manifest.json", "model.json", "receipt.json"]
+        assert state == [
+            "chunks.bin",
+            "lock",
+            "manifest.json",
+            "model.json",
+            "receipt.json",
+            "sbom.cdx.json",
+        ]
 
 
 def test_upgrade_killed_while_files_get_their_names(model, tmp_path):
