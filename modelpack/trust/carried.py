@@ -21,6 +21,8 @@ from modelpack.stores.files import write_atomically
 
 # Of a model's few signatures the newest is wanted; a flood of them is not followed.
 _MAX_LOOKED_AT = 16
+# No name that a file of the metadata layer can have (docs/format.md), so that a pull leaves it alone.
+_COPY = ".model.sig"
 _CREATED = "org.opencontainers.image.created"
 
 
@@ -59,7 +61,7 @@ def keep_signature(directory: Path, raw: bytes | None) -> str | None:
     Raises:
         SpaceError, ModelpackError: it cannot be written.
     """
-    place, copy = directory / SIGNATURE_NAME, directory / METADATA_DIR / SIGNATURE_NAME
+    place, copy = directory / SIGNATURE_NAME, directory / METADATA_DIR / _COPY
     receipt = read_receipt(directory)
     if receipt is not None and SIGNATURE_NAME in receipt.files:
         return None
