@@ -8,6 +8,8 @@ import random
 import signal
 import subprocess
 import threading
+import time
+from datetime import timedelta
 
 import pytest
 
@@ -28,9 +30,11 @@ from tests.support.importing import (
 )
 from tests.support.nodestate import (
     assert_nothing_unfinished,
+    collect_garbage,
     disk_use,
     lease_ids,
     snapshot_directories,
+    snapshot_keys,
 )
 from tests.support.samplemodel import digests_of
 from tests.support.servers import wait_until
@@ -167,6 +171,30 @@ def test_stopped_between_the_last_step_and_tidying_up(node, reference, tmp_path,
     assert lease_ids(node) != set()
     import_model(reference, options(node))
     assert_nothing_unfinished(node)
+
+
+def test_an_abandoned_import_is_collected_when_its_lease_ends(
+    node, reference, tmp_path, monkeypatch
+):
+    modelpack.push(build_shards(tmp_path / "model"), reference)
+    lifetime = timedelta(seconds=2) - timedelta(seconds=31 * MIB // 1_000_000)
+    monkeypatch.setattr("modelpack.runtime.workplace._LEASE_TIME", lifetime)
+    finished = []
+
+    def observe(event):
+        finished.extend([event] if isinstance(event, Finished) else [])
+        if len(finished) == 2:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        import_model(reference, options(node), observer=observe)
+    assert staged_bytes(node) > 8 * MIB
+    keys = len(snapshot_keys(node))
+    time.sleep(2)
+    collect_garbage(node)
+    assert lease_ids(node) == set()
+    assert staged_bytes(node) == 0
+    assert len(snapshot_keys(node)) <= keys - 3  # staging, and two layers
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

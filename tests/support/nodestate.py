@@ -88,11 +88,12 @@ def assert_nothing_unfinished(node: Node) -> None:
     odd = [key for key in snapshot_keys(node) if not key.startswith(CHAIN_ID)]
     assert odd == []
     assert [path for path in snapshot_directories(node) if (path / "staging").exists()] == []
-    _collect_garbage(node)  # what containers have left behind, which containerd takes its time for
+    collect_garbage(node)  # what containers have left behind, which containerd takes its time for
     assert len(snapshot_directories(node)) == len(snapshot_keys(node))
 
 
-def _collect_garbage(node: Node) -> None:
+def collect_garbage(node: Node) -> None:
+    """Have containerd collect garbage now."""
     node.ctr("leases", "create", "--id", "collect-now")
     node.ctr("leases", "rm", "--sync", "collect-now")
 
