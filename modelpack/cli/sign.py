@@ -7,7 +7,7 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _trust
-from modelpack.cli._output import print_json, print_note, print_text
+from modelpack.cli._output import print_json, print_text
 from modelpack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -180,10 +180,7 @@ def sign_reference(
 
 def write_bundle(path: Path | None, result: "SigningResult") -> None:
     """Write the signature of the manifest to a file, if asked for."""
-    if path is None:
-        return
-    if result.bundle is None:
-        print_note(f"modelpack: {path} is not written: this key had signed before")
+    if path is None or result.bundle is None:
         return
     try:
         path.write_bytes(result.bundle)

@@ -89,7 +89,7 @@ class SigningResult:
     unchanged: tuple[str, ...]
     """Predicate types that this key has signed before, with the same content."""
     bundle: bytes | None = field(default=None, repr=False)
-    """The signature of the manifest, unless it was there."""
+    """The signature of the manifest, made now or before."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that ``--json`` prints."""
@@ -211,12 +211,13 @@ class _Signing:
         predicates = [self._predicate(kind) for kind in self._options.attest]
         files = self._files()
         statement = signature_statement(self._digest, name=self._author.subject_name)
-        if not self._signed_before(COSIGN_SIGN, statement):
+        self._bundle = self._signed_before(COSIGN_SIGN, statement)
+        if self._bundle is None:
             self._bundle = self._author.sign(statement)
             self._attach(self._bundle, COSIGN_SIGN)
         if files:
             name = _model_name(self._repository.reference)
-            if not self._signed_before(OMS_SIGNATURE, files_statement(name, files, IGNORED)):
+            if self._signed_before(OMS_SIGNATURE, files_statement(name, files, IGNORED)) is None:
                 raw = self._author.sign_files(name, files, IGNORED)
                 self._attach(raw, OMS_SIGNATURE)
         for predicate_type, predicate in predicates:
@@ -228,7 +229,7 @@ class _Signing:
     def attest(self, predicate_type: str, predicate: Any) -> None:
         name = self._repository.reference.repository_name
         statement = attestation(self._digest, predicate_type, predicate, name=name)
-        if not self._signed_before(predicate_type, statement):
+        if self._signed_before(predicate_type, statement) is None:
             self._attach(self._author.sign(statement), predicate_type)
 
     def result(self) -> SigningResult:
@@ -259,11 +260,11 @@ class _Signing:
         )
         self._attached.append(attach_simple(self._repository, self._manifest, signed))
 
-    def _signed_before(self, predicate_type: str, statement: bytes) -> bool:
-        """Tell whether this key has signed these very bytes, and the bundle is attached."""
+    def _signed_before(self, predicate_type: str, statement: bytes) -> bytes | None:
+        """Return the attached bundle by which this key has signed these very bytes."""
         signer = self._author.signer
         if signer is None:
-            return False
+            return None
         if self._before is None:
             self._before = collect(self._repository, self._digest)
         of_files = predicate_type == OMS_SIGNATURE
@@ -275,8 +276,8 @@ class _Signing:
                 continue
             if envelope.payload == statement and envelope.signers([signer.key]):
                 self._unchanged.append(predicate_type)
-                return True
-        return False
+                return raw
+        return None
 
     def _files(self) -> list[FileDigest]:
         if not self._options.files or not _has_index(self._manifest):
