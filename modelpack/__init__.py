@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelpack._version import __version__
 
 if TYPE_CHECKING:
-    from modelpack.api import copy, pull, push, tags, verify, verify_reference
+    from modelpack.api import copy, diff, inspect, pull, push, tags, verify, verify_reference
     from modelpack.errors import ModelpackError
     from modelpack.reference import parse_reference
     from modelpack.registry.options import ConnectionOptions
@@ -23,6 +23,8 @@ __all__ = [
     "ModelpackError",
     "__version__",
     "copy",
+    "diff",
+    "inspect",
     "parse_reference",
     "pull",
     "push",
@@ -35,6 +37,8 @@ _HOMES = {
     "ConnectionOptions": "modelpack.registry.options",
     "ModelpackError": "modelpack.errors",
     "copy": "modelpack.api",
+    "diff": "modelpack.api",
+    "inspect": "modelpack.api",
     "parse_reference": "modelpack.reference",
     "pull": "modelpack.api",
     "push": "modelpack.api",

@@ -6,20 +6,21 @@
     pulled = modelpack.pull("localhost:5000/team/model:v1", "copy", observer=print)
     assert modelpack.verify("copy").ok
 
-Owns plain-argument wrappers around ``push``, ``pull``, ``verify`` and ``copying``, which hold the
-contracts. Leaves out everything else.
+Owns plain-argument wrappers around ``pushing``, ``pulling``, ``verifying``, ``inspecting``,
+``diffing`` and ``copying``, which hold the contracts. Leaves out everything else.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelpack import copying, pulling, pushing, verifying
 from modelpack.artifact import DEFAULT_PLATFORM
-from modelpack.connect import open_repository
+from modelpack.connect import names_directory, open_repository
 from modelpack.copying import CopyResult
-from modelpack.events import Observer, ignore
+from modelpack.events import Observer, ignore, one_at_a_time
 from modelpack.plainpull import Judge
 from modelpack.pulling import Gate, PullOptions, PullResult
 from modelpack.pushing import PushOptions, PushResult
@@ -28,6 +29,8 @@ from modelpack.selection import Selection
 from modelpack.verifying import DirectoryReport, ReferenceReport
 
 if TYPE_CHECKING:
+    from modelpack.diffing import Difference, Side
+    from modelpack.inspecting import Inspection
     from modelpack.registry.options import ConnectionOptions
 
 PathLike = str | os.PathLike[str]
@@ -57,6 +60,7 @@ def push(
         use_cache=use_cache,
         max_connections=connection.max_connections if connection else None,
     )
+    observer = one_at_a_time(observer)
     with open_repository(reference, connection, observer=observer) as repository:
         return pushing.push(Path(directory), repository, options, observer=observer)
 
@@ -84,6 +88,7 @@ def pull(
         max_connections=connection.max_connections if connection else None,
         limit_rate=connection.limit_rate if connection else None,
     )
+    observer = one_at_a_time(observer)
     with open_repository(reference, connection, observer=observer) as repository:
         return pulling.pull(
             repository, Path(destination), options, gate=gate, judge=judge, observer=observer
@@ -103,8 +108,76 @@ def verify_reference(
     observer: Observer = ignore,
 ) -> ReferenceReport:
     """Check what is at a reference; with ``full``, by fetching every byte."""
+    observer = one_at_a_time(observer)
     with open_repository(reference, connection, observer=observer) as repository:
         return verifying.verify_reference(repository, full=full, observer=observer)
+
+
+def inspect(
+    subject: PathLike | Reference,
+    *,
+    connection: "ConnectionOptions | None" = None,
+    observer: Observer = ignore,
+) -> "Inspection":
+    """Say what is at a reference, or in a pulled directory; see ``modelpack.inspecting``.
+
+    A path object is a directory, and so is text if ``connect.names_directory`` says so.
+    """
+    from modelpack.inspecting import (  # noqa: PLC0415 - push and pull need none of it
+        inspect_directory,
+        inspect_reference,
+    )
+
+    place = _as_directory(subject)
+    if place is not None:
+        return inspect_directory(place)
+    with open_repository(_as_reference(subject), connection, observer=observer) as repository:
+        return inspect_reference(repository, observer=observer)
+
+
+def diff(
+    a: PathLike | Reference,
+    b: PathLike | Reference,
+    *,
+    connection: "ConnectionOptions | None" = None,
+    observer: Observer = ignore,
+) -> "Difference":
+    """Compare two versions, and say what a pull of ``b`` moves where ``a`` is; see ``diffing``.
+
+    Each is a reference, a pulled directory or any model directory, told apart as by ``inspect``.
+    ``observer`` hears of the hashing that a directory without an index takes.
+    """
+    from modelpack import diffing  # noqa: PLC0415 - push and pull need none of it
+
+    observer = one_at_a_time(observer)
+    with _side(a, connection, observer) as one, _side(b, connection, observer) as other:
+        return diffing.diff(one, other)
+
+
+@contextmanager
+def _side(
+    subject: PathLike | Reference, connection: "ConnectionOptions | None", observer: Observer
+) -> "Iterator[Side]":
+    from modelpack.diffing import directory_side, reference_side  # noqa: PLC0415 - as in diff
+
+    place = _as_directory(subject)
+    if place is not None:
+        with directory_side(place, observer=observer) as side:
+            yield side
+    else:
+        with open_repository(_as_reference(subject), connection, observer=observer) as repository:
+            yield reference_side(repository)
+
+
+def _as_directory(subject: PathLike | Reference) -> Path | None:
+    if isinstance(subject, str):
+        return Path(subject) if names_directory(subject) else None
+    return Path(subject) if isinstance(subject, os.PathLike) else None
+
+
+def _as_reference(subject: PathLike | Reference) -> str | Reference:
+    assert not isinstance(subject, os.PathLike)
+    return subject
 
 
 def copy(
@@ -121,6 +194,7 @@ def copy(
     # A source that is named by digest alone may stay without a tag at the target.
     tag = DEFAULT_TAG if origin_name.tag else None
     parsed = parse_reference(target, default_tag=tag) if isinstance(target, str) else target
+    observer = one_at_a_time(observer)
     with (
         open_repository(source, source_connection, observer=observer) as origin,
         open_repository(parsed, target_connection, observer=observer) as destination,

@@ -4,13 +4,14 @@ with open_repository("oci:./store:v1") as repository:
     print(repository.tags())
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from modelpack.events import Observer, ignore
 from modelpack.ratelimit import RateLimiter
-from modelpack.reference import LayoutReference, Reference, parse_reference
+from modelpack.reference import LAYOUT_SCHEME, LayoutReference, Reference, parse_reference
 from modelpack.storage import Repository
 from modelpack.stores.layout import LayoutRepository
 
@@ -45,3 +46,13 @@ def open_repository(
         yield repository
     finally:
         repository.close()
+
+
+def names_directory(text: str) -> bool:
+    """Tell whether text that may be a reference or a directory is a directory's.
+
+    A directory that is there, and what begins with ``/``, ``./`` or ``../``; never ``oci:...``.
+    """
+    if text.startswith(LAYOUT_SCHEME):
+        return False
+    return text.startswith(("/", "./", "../")) or os.path.isdir(text)

@@ -20,7 +20,7 @@ from modelpack import plan
 from modelpack.artifact import Artifact, is_intact, is_packed, load_artifact
 from modelpack.chunkindex import ChunkIndex
 from modelpack.errors import FormatError, NotFoundError, UsageError
-from modelpack.events import Finished, Observer, Planned, Resolved, Warned, ignore
+from modelpack.events import Finished, Observer, Planned, Resolved, Warned, ignore, one_at_a_time
 from modelpack.filling import check_layer, fill_staging
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
@@ -123,7 +123,7 @@ def pull(
     for seed in chosen.seeds:
         if not seed.is_dir():
             raise NotFoundError(f"--seed {seed} is not a directory")
-    watcher = _Watcher(observer)
+    watcher = _Watcher(one_at_a_time(observer))
     manifest = resolve_model(repository, watcher)
     if gate is not None:
         gate(repository.reference, manifest)

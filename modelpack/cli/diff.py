@@ -1,7 +1,5 @@
 """``modelpack diff A B``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,15 +9,12 @@ from modelpack.cli import _show as show
 from modelpack.cli._output import has_unicode, human_bytes, print_json
 from modelpack.cli._progress import progress
 from modelpack.cli.inspect import shape_text
-from modelpack.cli.verify import is_directory
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from modelpack.diffing import Difference, Side
+    from modelpack.diffing import Difference
     from modelpack.diffing.report import FileChange, TensorChange, TensorChanges, Version
-    from modelpack.events import Observer
-    from modelpack.registry.options import ConnectionOptions
 
 _RIGHT = {"justify": "right", "no_wrap": True}
 _FIXED = {"no_wrap": True}
@@ -51,18 +46,15 @@ def diff_command(
     Each is a reference, a pulled directory or any model directory. No weights are fetched: chunk
     hashes and tensor headers decide.
     """
-    from modelpack.diffing import diff
+    from modelpack.api import diff
+    from modelpack.connect import names_directory
 
     connection = options.connection_options(
         plain_http=plain_http, ca_file=ca_file, insecure=insecure
     )
-    hashes = is_directory(first) or is_directory(second)
-    with (
-        progress("hashing", quiet=quiet or json or not hashes) as observer,
-        _side(first, connection, observer) as a,
-        _side(second, connection, observer) as b,
-    ):
-        found = diff(a, b)
+    hashes = names_directory(first) or names_directory(second)
+    with progress("hashing", quiet=quiet or json or not hashes) as observer:
+        found = diff(first, second, connection=connection, observer=observer)
     show.print_warnings(found.warnings)
     if json:
         print_json(found.to_json())
@@ -73,21 +65,6 @@ def diff_command(
         if change.tensors is not None:
             _print_tensors(change, change.tensors)
     _print_pull(found)
-
-
-@contextmanager
-def _side(text: str, connection: "ConnectionOptions", observer: "Observer") -> Iterator["Side"]:
-    from pathlib import Path
-
-    from modelpack.connect import open_repository
-    from modelpack.diffing import directory_side, reference_side
-
-    if is_directory(text):
-        with directory_side(Path(text), observer=observer) as side:
-            yield side
-    else:
-        with open_repository(text, connection) as repository:
-            yield reference_side(repository)
 
 
 def _print_sides(found: "Difference") -> None:

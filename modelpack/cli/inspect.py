@@ -8,7 +8,6 @@ import typer
 from modelpack.cli import _options as options
 from modelpack.cli import _show as show
 from modelpack.cli._output import human_bytes, print_json
-from modelpack.cli.verify import is_directory
 
 if TYPE_CHECKING:
     from modelpack.inspecting.report import InspectedFile, Inspection
@@ -45,19 +44,12 @@ def inspect_command(
     Of the weights only the headers are fetched, and verified. Artifacts of other tools are shown
     by their manifests.
     """
-    from pathlib import Path
+    from modelpack.api import inspect
 
-    from modelpack.connect import open_repository
-    from modelpack.inspecting import inspect_directory, inspect_reference
-
-    if is_directory(subject):
-        found = inspect_directory(Path(subject))
-    else:
-        connection = options.connection_options(
-            plain_http=plain_http, ca_file=ca_file, insecure=insecure
-        )
-        with open_repository(subject, connection) as repository:
-            found = inspect_reference(repository)
+    connection = options.connection_options(
+        plain_http=plain_http, ca_file=ca_file, insecure=insecure
+    )
+    found = inspect(subject, connection=connection)
     show.print_warnings(found.warnings)
     if json:
         print_json(found.to_json(tensors=tensors))

@@ -11,7 +11,6 @@ from modelpack.cli import _options as options
 from modelpack.cli import _show as show
 from modelpack.cli._output import human_bytes, print_json, print_note, print_text, visible
 from modelpack.cli._progress import progress
-from modelpack.cli.verify import is_directory
 
 if TYPE_CHECKING:
     from modelpack.registry.options import ConnectionOptions
@@ -137,10 +136,10 @@ def _read_supplement(path: Path) -> "Supplement":
 
 
 def _open(subject: str, connection: "ConnectionOptions", *, quiet: bool) -> "Source":
-    from modelpack.connect import open_repository
+    from modelpack.connect import names_directory, open_repository
     from modelpack.sbom.sources import directory_source, reference_source
 
-    if is_directory(subject):
+    if names_directory(subject):
         with progress("hashing", quiet=quiet) as observer:
             return directory_source(Path(subject), observer=observer)
     with open_repository(subject, connection) as repository:

@@ -62,10 +62,12 @@ def verify_command(
     model.sig; every missing, changed and extra file is named. A reference is checked without
     fetching weights, unless --full, and by the policy in force, if there is one.
     """
-    if is_directory(subject) and policy is not None:
+    from modelpack.connect import names_directory
+
+    if names_directory(subject) and policy is not None:
         raise UsageError("a policy is about references; check a directory with --key")
     loaded = None
-    if key or identity or issuer or not is_directory(subject):
+    if key or identity or issuer or not names_directory(subject):
         loaded = _trust.chosen_policy(
             keys=key,
             identities=identity,
@@ -75,7 +77,7 @@ def verify_command(
             policy=policy,
             trust_config=trust_config,
         )
-    if is_directory(subject):
+    if names_directory(subject):
         if loaded is not None:
             _verify_signed(Path(subject), loaded, signature, json=json, quiet=quiet)
         else:
@@ -85,13 +87,6 @@ def verify_command(
         plain_http=plain_http, ca_file=ca_file, insecure=insecure
     )
     _verify_reference(subject, loaded, connection, full=full, json=json, quiet=quiet)
-
-
-def is_directory(subject: str) -> bool:
-    """Tell whether a verb's subject names a directory rather than a reference."""
-    return not subject.startswith("oci:") and (
-        Path(subject).is_dir() or subject.startswith(("/", "./", "../"))
-    )
 
 
 def _verify_directory(subject: str, *, json: bool, quiet: bool) -> None:
