@@ -16,16 +16,20 @@ from typing import Any
 from modelpack.content import PIECE_BYTES
 from modelpack.descriptor import Descriptor
 from modelpack.digest import Digest
-from modelpack.errors import InterruptedTransferError, NotFoundError, UsageError
-from modelpack.events import Event, Finished, Moved, Observer, Planned, Resolved, ignore
+from modelpack.errors import FormatError, InterruptedTransferError, NotFoundError, UsageError
+from modelpack.events import Finished, Moved, Observer, Planned, Resolved, ignore, one_at_a_time
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
-from modelpack.reference import COMPANION_SUFFIX
+from modelpack.reference import companion_tag
+from modelpack.signing.names import signature_tag
 from modelpack.storage import Repository, iterate
 
 _PARALLEL_BLOBS = 4
-# A signature of a signature of a signature is as deep as anything goes.
-_MAX_REFERRER_DEPTH = 4
+# A signature of a signature of a signature is as deep as anything goes, and an index of indexes.
+_MAX_DEPTH = 4
+# An image for every platform, with signatures and SBOMs of each, is some hundred of a few KiB.
+MAX_MANIFESTS = 2000
+MAX_MANIFEST_TOTAL = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,22 @@ class _Graph:
     manifests: dict[Digest, Manifest | Index] = field(default_factory=dict)
     tags: dict[str, Digest] = field(default_factory=dict)
     referrers: int = 0
+    size: int = 0
+    """Bytes of all manifests, which are held in memory."""
+
+    def add(self, manifest: Manifest | Index) -> None:
+        """Take a manifest in.
+
+        Raises:
+            FormatError: there are more than belong to any artifact.
+        """
+        self.size += len(manifest.raw)
+        if len(self.manifests) >= MAX_MANIFESTS or self.size > MAX_MANIFEST_TOTAL:
+            raise FormatError(
+                f"the artifact has more than {MAX_MANIFESTS} manifests and referrers, or more than "
+                f"{MAX_MANIFEST_TOTAL} bytes of them; copy one by its digest, or --no-referrers"
+            )
+        self.manifests[manifest.digest] = manifest
 
 
 class RemoteContent:
@@ -96,6 +116,7 @@ def copy_artifact(
     tag = target.reference.tag
     if target.reference.digest is not None:
         raise UsageError(f"{target.reference}: a copy's target takes a tag, not a digest")
+    observer = one_at_a_time(observer)
     graph = _Graph()
     root = source.fetch_manifest(name)
     observer(Resolved(reference=str(source.reference), digest=root.digest))
@@ -105,7 +126,8 @@ def copy_artifact(
         _collect_companion(source, root, tag, graph)
     if with_referrers:
         for digest in list(graph.manifests):
-            _collect_referrers(source, digest, graph, _MAX_REFERRER_DEPTH)
+            _collect_referrers(source, digest, graph, _MAX_DEPTH)
+        _collect_older_signature(source, root.digest, graph)
     moved = _copy_blobs(source, target, graph, observer)
     tagged = set(graph.tags.values())
     for digest, manifest in graph.manifests.items():
@@ -113,8 +135,6 @@ def copy_artifact(
             target.push_manifest(manifest)
     for name_, digest in sorted(graph.tags.items(), key=lambda item: item[1] == root.digest):
         target.push_manifest(graph.manifests[digest], name_)
-    if root.digest not in tagged:
-        target.push_manifest(root)
     total = sum(blob.size for blob in graph.blobs.values())
     return CopyResult(
         source=str(source.reference),
@@ -128,17 +148,22 @@ def copy_artifact(
     )
 
 
-def _collect(source: Repository, manifest: Manifest | Index, graph: _Graph) -> None:
+def _collect(
+    source: Repository, manifest: Manifest | Index, graph: _Graph, depth: int = _MAX_DEPTH
+) -> None:
     """Add a manifest and all that it names, children first."""
     if manifest.digest in graph.manifests:
         return
+    if depth == 0:
+        raise FormatError(f"manifest {manifest.digest}: indexes are nested too deeply")
     if isinstance(manifest, Index):
         for entry in manifest.manifests:
-            _collect(source, source.fetch_manifest(entry.digest), graph)
+            if entry.digest not in graph.manifests:
+                _collect(source, source.fetch_manifest(entry.digest), graph, depth - 1)
     else:
         for blob in (manifest.config, *manifest.layers):
             graph.blobs.setdefault(blob.digest, blob)
-    graph.manifests[manifest.digest] = manifest
+    graph.add(manifest)
 
 
 def _collect_companion(source: Repository, root: Manifest | Index, tag: str, graph: _Graph) -> None:
@@ -146,15 +171,15 @@ def _collect_companion(source: Repository, root: Manifest | Index, tag: str, gra
     if isinstance(root, Index) or source.reference.tag is None:
         return
     try:
-        companion = source.fetch_manifest(source.reference.tag + COMPANION_SUFFIX)
-    except NotFoundError:
+        companion = source.fetch_manifest(companion_tag(source.reference.tag))
+    except (NotFoundError, UsageError):  # a tag that leaves no room for it has none
         return
     if isinstance(companion, Index):
         return
     layers = {layer.digest for layer in root.layers}
     if all(layer.digest in layers for layer in companion.layers):
         _collect(source, companion, graph)
-        graph.tags[tag + COMPANION_SUFFIX] = companion.digest
+        graph.tags[companion_tag(tag)] = companion.digest
 
 
 def _collect_referrers(source: Repository, digest: Digest, graph: _Graph, depth: int) -> None:
@@ -164,9 +189,27 @@ def _collect_referrers(source: Repository, digest: Digest, graph: _Graph, depth:
         if entry.digest in graph.manifests:
             continue
         manifest = source.fetch_manifest(entry.digest)
+        # A registry may list anything; only the manifest itself can say what it refers to.
+        if isinstance(manifest, Index) or not _refers(manifest, digest):
+            continue
         _collect(source, manifest, graph)
         graph.referrers += 1
         _collect_referrers(source, entry.digest, graph, depth - 1)
+
+
+def _refers(manifest: Manifest, digest: Digest) -> bool:
+    return manifest.subject is not None and manifest.subject.digest == digest
+
+
+def _collect_older_signature(source: Repository, digest: Digest, graph: _Graph) -> None:
+    """Add the signature that is found by its tag alone, if there is one."""
+    tag = signature_tag(digest)
+    try:
+        signature = source.fetch_manifest(tag)
+    except NotFoundError:
+        return
+    _collect(source, signature, graph)
+    graph.tags[tag] = signature.digest
 
 
 def _copy_blobs(source: Repository, target: Repository, graph: _Graph, observer: Observer) -> int:
@@ -175,26 +218,22 @@ def _copy_blobs(source: Repository, target: Repository, graph: _Graph, observer:
     stop = threading.Event()
     moved = 0
 
-    def tell(event: Event) -> None:
-        with lock:
-            observer(event)
-
     def copy(blob: Descriptor) -> None:
         nonlocal moved
         item = str(blob.digest)
         if target.has_blob(blob) or target.mount_blob(blob, source.reference):
-            tell(Moved(item=item, size=blob.size, reused=True))
+            observer(Moved(item=item, size=blob.size, reused=True))
         else:
 
             def progress(size: int) -> None:
                 if stop.is_set():
                     raise InterruptedTransferError("stopped")
-                tell(Moved(item=item, size=size))
+                observer(Moved(item=item, size=size))
 
             target.push_blob(blob, RemoteContent(source, blob), progress)
             with lock:
                 moved += blob.size
-        tell(Finished(item=item))
+        observer(Finished(item=item))
 
     blobs = list(graph.blobs.values())
     observer(

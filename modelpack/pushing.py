@@ -26,7 +26,7 @@ from modelpack.artifact import (
 from modelpack.blobrecord import BlobRecord
 from modelpack.cache import Cache
 from modelpack.chunkindex import build_index, encode_index
-from modelpack.content import BlobContent, Content
+from modelpack.content import BlobContent, Content, FileRegion
 from modelpack.descriptor import MODEL_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OUR_PREFIX, Descriptor
 from modelpack.errors import InterruptedTransferError, SpaceError, UsageError
 from modelpack.events import Event, Finished, Moved, Observer, Planned, Warned, ignore
@@ -36,13 +36,14 @@ from modelpack.manifest import canonical_json
 from modelpack.packing import PackedLayer, pack_layer
 from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR
-from modelpack.reference import COMPANION_SUFFIX, RegistryReference
+from modelpack.reference import RegistryReference, companion_tag
 from modelpack.sbom.inband import in_band
 from modelpack.sbom.licenses import licenses_of
 from modelpack.sbom.texts import source_date
 from modelpack.scan import Scan, ScannedFile, scan_directory
 from modelpack.selection import Selection
 from modelpack.storage import Repository
+from modelpack.stores.files import mapped_errors
 
 # Layers hashed and uploaded at once: enough to hide one's latency behind another's bytes.
 _PARALLEL_LAYERS = 4
@@ -169,8 +170,8 @@ def push(
             BlobContent((other_config,)),
             "companion config",
         )
-        repository.push_manifest(other, tag + COMPANION_SUFFIX)
-        companion = str(repository.reference.with_tag(tag + COMPANION_SUFFIX))
+        repository.push_manifest(other, companion_tag(tag))
+        companion = str(repository.reference.with_tag(companion_tag(tag)))
     repository.push_manifest(manifest, tag)
     return PushResult(
         reference=str(reference),
@@ -291,11 +292,12 @@ class _LocalFile:
         self._path = file.source
 
     def read(self, offset: int, length: int) -> bytes:
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            return os.pread(fd, length, offset)
-        finally:
-            os.close(fd)
+        with mapped_errors(f"{self._path} cannot be read"):
+            fd = FileRegion(self._path, self.size).open()
+            try:
+                return os.pread(fd, length, offset)
+            finally:
+                os.close(fd)
 
 
 def _facts_from(raw: bytes) -> ModelFacts:
@@ -315,6 +317,8 @@ def _check_request(repository: Repository, options: PushOptions) -> str:
     for key in options.annotations:
         if key.startswith(OUR_PREFIX):
             raise UsageError(f"annotations under {OUR_PREFIX} are modelpack's own: {key}")
+    if options.companion:
+        companion_tag(reference.tag)
     return reference.tag
 
 

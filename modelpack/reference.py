@@ -126,6 +126,20 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def companion_tag(tag: str) -> str:
+    """Return the tag of a model's companion.
+
+    Raises:
+        UsageError: there is no room for it.
+    """
+    if not _TAG.match(tag + COMPANION_SUFFIX):
+        raise UsageError(
+            f"tag {tag} leaves no room for its companion, TAG{COMPANION_SUFFIX}; "
+            "use a shorter one, or push with --no-modelpack"
+        )
+    return tag + COMPANION_SUFFIX
+
+
 def split_host_port(registry: str) -> tuple[str, int | None]:
     """Split ``host:port``; brackets of an IPv6 literal are removed."""
     match = _HOST.match(registry)

@@ -52,11 +52,6 @@ class SignedImage:
     digest: Digest
 
 
-def tag_for(digest: Digest) -> str:
-    """Return the tag under which the signatures of a manifest are found."""
-    return f"{digest.algorithm}-{digest.hex}.sig"
-
-
 def sign(repository: str, digest: Digest, key: PrivateKey) -> SimpleSignature:
     """Sign a manifest for a repository (``host/name``, no tag), as cosign does."""
     payload = canonical_json(

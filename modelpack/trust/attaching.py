@@ -25,6 +25,7 @@ from modelpack.signing.names import (
     CONTENT_DSSE,
     MEDIA_TYPE,
     PREDICATE_ANNOTATION,
+    signature_tag,
 )
 from modelpack.signing.policy import CREATED
 from modelpack.signing.simplesigning import SimpleSignature
@@ -109,7 +110,7 @@ def attach_simple(
         raise UsageError(
             f"{repository.reference} is a layout; a .sig names a repository of a registry"
         )
-    tag = simplesigning.tag_for(subject.digest)
+    tag = signature_tag(subject.digest)
     layer = Descriptor.of(
         signature.payload,
         media_type=simplesigning.LAYER_TYPE,

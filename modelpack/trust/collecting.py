@@ -15,7 +15,12 @@ from modelpack.errors import FormatError, IntegrityError, NotFoundError, PolicyE
 from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
 from modelpack.signing import simplesigning
-from modelpack.signing.names import MAX_BUNDLE_BYTES, MEDIA_TYPE_PREFIX, PREDICATE_ANNOTATION
+from modelpack.signing.names import (
+    MAX_BUNDLE_BYTES,
+    MEDIA_TYPE_PREFIX,
+    PREDICATE_ANNOTATION,
+    signature_tag,
+)
 from modelpack.signing.simplesigning import MAX_PAYLOAD_BYTES, SimpleSignature
 from modelpack.signing.statement import OMS_SIGNATURE
 from modelpack.signing.verify import MAX_BUNDLES, MAX_BUNDLES_BYTES, SignatureVerdict
@@ -89,7 +94,7 @@ def collect_simple(fetcher: Fetcher, digest: Digest) -> list[tuple[str, SimpleSi
         NetworkError, AuthError: the repository cannot be read.
     """
     try:
-        manifest = fetcher.fetch_manifest(simplesigning.tag_for(digest))
+        manifest = fetcher.fetch_manifest(signature_tag(digest))
     except (NotFoundError, FormatError):
         return []
     if isinstance(manifest, Index):

@@ -10,6 +10,7 @@ from modelpack.digest import Digest
 from modelpack.signing import dsse, simplesigning, statement
 from modelpack.signing.bundle import MEDIA_TYPE, key_bundle, parse_bundle
 from modelpack.signing.keys import PrivateKey, PublicKey, write_key_pair
+from modelpack.signing.names import signature_tag
 from modelpack.signing.statement import Statement
 from modelpack.signing.verify import KeySigner, verify_bundle, verify_simple
 from tests.support import programs
@@ -310,7 +311,7 @@ def attach_simple(registry, repository, digest, key):
         "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(signed.payload))]},
     }
     value = registry.image(repository, [layer], json.dumps(config).encode())
-    registry.manifest(repository, value, simplesigning.tag_for(digest))
+    registry.manifest(repository, value, signature_tag(digest))
 
 
 @pytest.mark.real("docker-registry")
@@ -331,7 +332,7 @@ def test_the_older_signature_both_ways(tmp_path, registry, kind):
         *("sign", "--key", private, "--tlog-upload=false", "--use-signing-config=false"),
         *("--new-bundle-format=false", "--allow-http-registry", "-y", reference),
     )
-    tag = simplesigning.tag_for(digest)
+    tag = signature_tag(digest)
     layer = registry.get(repository, "manifests", tag).json()["layers"][0]
     theirs = simplesigning.SimpleSignature(
         payload=registry.get(repository, "blobs", layer["digest"]).content,

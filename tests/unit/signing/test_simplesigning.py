@@ -8,6 +8,7 @@ from modelpack.digest import Digest
 from modelpack.errors import FormatError, ModelpackError
 from modelpack.signing import simplesigning
 from modelpack.signing.keys import PrivateKey
+from modelpack.signing.names import signature_tag
 from modelpack.signing.simplesigning import parse_annotation, parse_payload
 
 KEY = PrivateKey.generate()
@@ -34,7 +35,7 @@ def test_reading_it_back():
 
 
 def test_the_tag():
-    assert simplesigning.tag_for(DIGEST) == f"sha256-{DIGEST.hex}.sig"
+    assert signature_tag(DIGEST) == f"sha256-{DIGEST.hex}.sig"
 
 
 def changed(where, **changes):
