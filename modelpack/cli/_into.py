@@ -5,11 +5,11 @@ Owns what such a pull takes besides a directory's, which of those it cannot take
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelpack.cli._output import human_bytes, print_json, print_text
+from modelpack.cli._output import count, human_bytes, pinned, print_text
 from modelpack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,17 +110,19 @@ def pull_into(
     )
 
 
-def print_import(result: "ImportResult", into: str, seconds: float, *, json: bool) -> None:
+def as_json(result: "ImportResult", seconds: float, decision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``--json`` says of a pull into a runtime; ``decision`` is the policy's part."""
+    return {**result.to_json(), **decision, "seconds": round(seconds, 3)}
+
+
+def print_import(result: "ImportResult", into: str, seconds: float) -> None:
     """Print the result of a pull into a runtime."""
-    if json:
-        print_json({**result.to_json(), "seconds": round(seconds, 3)})
-        return
     pull = result.pull
     print_text(
-        f"pulled {pull.reference}@{pull.digest} into {into}\n"
+        f"pulled {pinned(pull.reference, pull.digest)} into {into}\n"
         f"  image {result.image_id}\n"
-        f"  {pull.files} files, {human_bytes(pull.bytes)} verified ({pull.verified}) "
-        f"in {result.snapshots} layers, {human_bytes(result.imported_bytes)} of them new\n"
+        f"  {count(pull.files, 'file')}, {human_bytes(pull.bytes)} verified ({pull.verified}) "
+        f"in {count(result.snapshots, 'layer')}, {human_bytes(result.imported_bytes)} of them new\n"
         f"  {human_bytes(pull.fetched_bytes)} fetched, {human_bytes(pull.reused_bytes)} reused, "
         f"{seconds:.1f} s"
     )

@@ -123,7 +123,11 @@ def pull_command(
                 observer=observer,
             )
             _trust.taken(gate)
-        _into.print_import(imported, into, time.monotonic() - started, json=json)
+        if json:
+            print_json(_into.as_json(imported, time.monotonic() - started, _trust.gate_json(gate)))
+            return
+        _trust.print_accepted(gate)
+        _into.print_import(imported, into, time.monotonic() - started)
         return
     if destination is None:
         raise UsageError("name a directory to pull into, or a container runtime with --into")

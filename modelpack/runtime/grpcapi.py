@@ -14,6 +14,7 @@ import functools
 import importlib
 import importlib.resources
 import logging
+import os
 import random
 import socket
 import time
@@ -66,6 +67,8 @@ class Connection:
             NetworkError: nothing listens there.
             AuthError: this user may not connect.
         """
+        # gRPC's own log would go to stderr, where it says no more than the exceptions do.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         self._grpc = _load("grpc")
         self._address = address
         self._patience = patience
