@@ -325,7 +325,7 @@ def keep_signature(
     from modelpack.trust import carried
 
     try:
-        if asked is None:
+        if asked is None or not asked.asks_for_signers:
             from modelpack.connect import open_repository
             from modelpack.digest import Digest
 

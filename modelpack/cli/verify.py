@@ -64,8 +64,10 @@ def verify_command(
     """
     from modelpack.connect import names_directory
 
-    if names_directory(subject) and policy is not None:
-        raise UsageError("a policy is about references; check a directory with --key")
+    if names_directory(subject) and (policy is not None or require_attestation):
+        raise UsageError(
+            "policies and attestations are about references; check a directory with --key"
+        )
     loaded = None
     if key or identity or issuer or not names_directory(subject):
         loaded = _trust.chosen_policy(

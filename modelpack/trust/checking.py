@@ -177,6 +177,9 @@ def _verified(
     loaded: LoadedPolicy,
 ) -> tuple[tuple[SignatureVerdict, ...], ModelSignature | None]:
     signers = signers_of(rule)
+    if not signers:
+        # Nobody's signature would count, so none is fetched: not every image is a model.
+        return (), None
     certificates = loaded.certificates(signers)
     found = collect(repository, digest)
     verdicts = [

@@ -21,7 +21,7 @@ from modelpack.events import Observer, Warned, ignore
 from modelpack.manifest import Index, Manifest
 from modelpack.reference import Reference, parse_reference
 from modelpack.selection import Selection
-from modelpack.signing.policy import evaluate_content
+from modelpack.signing.policy import evaluate_content, signers_of
 from modelpack.storage import Repository
 from modelpack.trust.accepted import Records
 from modelpack.trust.checking import Decision, check
@@ -60,6 +60,12 @@ class TrustGate:
         """Return the decision about a manifest; raises as ``checking.check``."""
         with open_repository(reference, self._connection, observer=self._observer) as repository:
             return self._decide(repository, manifest, now)
+
+    @property
+    def asks_for_signers(self) -> bool:
+        """Whether the rule that decided trusts anybody in particular; True before a decision."""
+        rule = self.decision.rule if self.decision else None
+        return rule is None or bool(signers_of(rule))
 
     def look(self, reference: str | Reference) -> Decision:
         """Return the decision about what a reference names now.

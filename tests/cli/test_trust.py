@@ -125,8 +125,9 @@ def test_passwords_from_either_variable_and_no_other_place(command, model, store
 def test_a_password_at_the_prompt(command, tmp_path):
     del command.env["MODELPACK_KEY_PASSWORD"]
     leader, follower = pty.openpty()
+    # Prompts go to the controlling terminal, which must be this one, not that of the test run.
     process = subprocess.Popen(
-        [PROGRAM, "keygen", "--output", tmp_path / "asked"],
+        ["setsid", "--ctty", PROGRAM, "keygen", "--output", tmp_path / "asked"],
         env=command.env, stdin=follower, stdout=subprocess.PIPE, stderr=follower,
     )  # fmt: skip
     os.close(follower)
@@ -206,6 +207,8 @@ def test_a_key_that_does_not_open_fails_before_the_upload(command, model, store,
         (["verify", "{store}:v1", "--policy", "nowhere.yaml"], 3, "nowhere.yaml"),
         (["verify", "{model}", "--policy", "p"], 2, "directory"),
         (["verify", "{model}", "--key", "{public}"], 3, "model.sig"),
+        (["verify", "{model}", "--key", "{public}", "--require-attestation", "sbom"], 2,
+         "references"),
         (["pull", "{store}:v1", "out", "--dry-run"], 2, "no policy"),
         (["policy", "check"], 3, "no policy"),
         (["policy", "check", "{public}"], 2, "team.pub"),
@@ -302,6 +305,13 @@ def test_model_sig_goes_with_its_version(command, signed, model, store, tmp_path
     done = command.run("pull", f"{store}:v3", out)
     assert (out / "model.sig").read_text() == "mine"
     assert "not put there by a pull" in done.stderr
+
+
+def test_where_no_signature_is_asked_for_the_files_is_kept(command, signed, store, tmp_path):
+    file = command.policy("rules: [{match: 'oci:**', unsigned: true}]")
+    pulled = command.json("pull", f"{store}:v1", tmp_path / "out", "--policy", file)
+    assert pulled["signatures"] == []
+    assert command.json("verify", tmp_path / "out", "--key", signed)["ok"]
 
 
 # Policies

@@ -190,6 +190,28 @@ def test_a_copy_keeps_its_signatures(command, model, reference, docker_registry,
     assert cosign_verifies(f"{reference.rpartition(':')[0]}@{pushed['digest']}", public)
 
 
+def test_a_layout_both_ways(command, model, reference, tmp_path):
+    private, public = command.key_pair("team")
+    _, other = command.key_pair("other")
+    # What cosign signed verifies in a layout.
+    target = pinned(command.json("push", model, reference))
+    cosign("sign", "--key", private, *SIGN, target)
+    theirs = f"oci:{tmp_path / 'theirs'}:v1"
+    command.json("copy", reference, theirs)
+    assert command.json("verify", theirs, "--key", public)["ok"]
+    # What was signed in a layout verifies with cosign, once its index says which image is meant:
+    # cosign reads layouts of one image, whose entry it marks.
+    layout = tmp_path / "ours"
+    pushed = command.json("push", model, f"oci:{layout}:v1", "--sign", "--key", private)
+    index = json.loads((layout / "index.json").read_text())
+    [entry] = [one for one in index["manifests"] if one["digest"] == pushed["digest"]]
+    entry["annotations"] = {"kind": "dev.cosignproject.cosign/image"}
+    (layout / "index.json").write_text(json.dumps({**index, "manifests": [entry]}))
+    verify = ("--insecure-ignore-tlog=true", "--new-bundle-format=true", "--local-image", layout)
+    assert cosign("verify", "--key", public, *verify, check=False).returncode == 0
+    assert cosign("verify", "--key", other, *verify, check=False).returncode != 0
+
+
 @pytest.mark.parametrize("position", [0.01, 0.2, 0.5, 0.8, 0.99])
 def test_one_changed_byte_is_refused_by_both(command, model, reference, docker_registry, position):
     private, public = command.key_pair("team")

@@ -15,6 +15,7 @@ from modelpack.digest import Digest
 from modelpack.errors import FormatError, IntegrityError, PolicyError
 from modelpack.manifest import Manifest
 from modelpack.selection import Selection
+from modelpack.signing import simplesigning
 from modelpack.signing.bundle import key_bundle
 from modelpack.signing.dsse import sign as sign_payload
 from modelpack.signing.keys import PrivateKey
@@ -28,7 +29,7 @@ from modelpack.signing.statement import (
     signature_statement,
 )
 from modelpack.signing.verify import KeySigner
-from modelpack.trust.attaching import attach_bundle
+from modelpack.trust.attaching import attach_bundle, attach_simple
 from modelpack.trust.authors import KeyAuthor
 from modelpack.trust.gate import TrustGate
 from modelpack.trust.making import SigningOptions, sign_model
@@ -433,15 +434,37 @@ def test_signers_at_once_lose_nothing_in_a_layout(model, tmp_path):
     assert TrustGate(policy(*signers, threshold=4)).look(reference).ok
 
 
+def test_older_signatures_at_once_lose_nothing(registry, model):
+    reference = f"{registry.host}/team/model:v1"
+    push(model, reference)
+    keys = [PrivateKey.generate() for _ in range(3)]
+    errors = []
+
+    def work(key):
+        with open_repository(reference) as repository:
+            manifest = repository.fetch_manifest("v1")
+            signed = simplesigning.sign(f"{registry.host}/team/model", manifest.digest, key)
+            try:
+                attach_simple(repository, manifest, signed)
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(key,)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    signers = [KeySigner(name=str(one), key=key.public_key) for one, key in enumerate(keys)]
+    assert TrustGate(policy(*signers, threshold=3)).look(reference).ok
+
+
 def test_an_older_signature_copied_from_another_repository(registry, model, tmp_path):
     """Unlike a bundle it names its repository, and holds for that one only."""
     first, second = (f"{registry.host}/{name}:v1" for name in ("team/model", "team/copy"))
     digest = push(model, first).digest
     with open_repository(first) as repository:
         manifest = repository.fetch_manifest("v1")
-        from modelpack.signing import simplesigning
-        from modelpack.trust.attaching import attach_simple
-
         signed = simplesigning.sign(f"{registry.host}/team/model", manifest.digest, KEY)
         attach_simple(repository, manifest, signed, sleep=lambda _: None)
     assert TrustGate(policy()).look(first).ok
