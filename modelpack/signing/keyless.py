@@ -70,14 +70,27 @@ class SigstoreSigner:
         """
         with _mapped("signing without a key"):
             from sigstore.dsse import Statement
+            from sigstore.models import InvalidBundle
             from sigstore.oidc import IdentityToken
             from sigstore.sign import SigningContext
+            from sigstore.verify import Verifier
 
             identity = IdentityToken(self._token)
             with _usable_config():
-                context = SigningContext.from_trust_config(_client_config(self._trust_config))
-            with context.signer(identity) as signer:
-                return signer.sign_dsse(Statement(statement)).to_json().encode()
+                config = _client_config(self._trust_config)
+                context = SigningContext.from_trust_config(config)
+                verifier = Verifier(trusted_root=config.trusted_root)
+            try:
+                with context.signer(identity) as signer:
+                    bundle = signer.sign_dsse(Statement(statement))
+            except InvalidBundle as error:
+                # The client goes on without a timestamp that it did not get.
+                raise NetworkError(
+                    f"the signing services gave no complete answer: {_shown(error)}; try again later"
+                ) from error
+            # It believes whatever they answer; what nobody could verify is found out here.
+            verifier.verify_dsse(bundle, _Anyone())
+            return bundle.to_json().encode()
 
 
 class SigstoreVerifier:
@@ -116,6 +129,13 @@ class SigstoreVerifier:
             policy = Identity(identity=signer.identity, issuer=signer.issuer)
             payload_type, payload = self._verifier.verify_dsse(bundle, policy)
             return signer, str(payload_type), bytes(payload)
+
+
+class _Anyone:
+    """The policy of a signer about its own bundle: whoever the authority says it is."""
+
+    def verify(self, certificate: x509.Certificate) -> None:
+        """Accept the certificate's identity, whichever it is."""
 
 
 def _claimed(certificate: x509.Certificate, signers: Sequence[IdentitySigner]) -> IdentitySigner:

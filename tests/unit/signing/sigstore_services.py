@@ -1,12 +1,14 @@
 """A small sigstore deployment on loopback: certificate authority, issuance log, transparency log.
 
 Owns real X.509 with embedded SCTs (RFC 6962), a real Merkle tree with inclusion proofs and signed
-checkpoints, and real identity tokens, behind the HTTP interfaces of Fulcio v1 and Rekor v1. The
-client under test is unpatched and is told of the deployment by its trust configuration alone.
-Leaves out timestamp services (the log's signed integration time is the source of time here).
+checkpoints, and real identity tokens, behind the HTTP interfaces of Fulcio and of both generations
+of Rekor. The client under test is unpatched and is told of the deployment by its trust configuration
+alone. Time comes from the first Rekor's signed integration time, or, with the second, from a
+timestamp authority (``timestamp_service.py``).
 
     with Deployment() as sigstore:
         SigstoreSigner(sigstore.token(), trust_config=sigstore.trust_config())
+    with Deployment(rekor=2) as sigstore: ...
 """
 
 import base64
@@ -22,8 +24,14 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    load_pem_public_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from tests.unit.signing.timestamp_service import TimestampAuthority, der_length
+from tests.unit.signing.transparency_log import Tree, b64, ecdsa, entry_v2, spki
 
 IDENTITY = "https://ci.example/team/models/release.yml@refs/heads/main"
 SCT_LIST = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
@@ -31,55 +39,19 @@ ISSUER_V1 = ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 ISSUER_V2 = ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 LIFETIME = dt.timedelta(minutes=10)
 ORIGIN = "log.example"
-
-
-def b64(data):
-    return base64.b64encode(data).decode()
-
-
-def spki(key):
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def ecdsa(key, data):
-    return key.sign(data, ec.ECDSA(hashes.SHA256()))
+TIMESTAMPS = "/api/v1/timestamp"
 
 
 def new_key():
     return ec.generate_private_key(ec.SECP256R1())
 
 
-class Tree:
-    """A Merkle tree over entries (RFC 6962, section 2.1)."""
-
-    def __init__(self):
-        self.entries = []
-
-    def root(self, start=0, end=None):
-        end = len(self.entries) if end is None else end
-        if end - start == 1:
-            return hashlib.sha256(b"\0" + self.entries[start]).digest()
-        middle = start + self._split(end - start)
-        return hashlib.sha256(b"\1" + self.root(start, middle) + self.root(middle, end)).digest()
-
-    def path(self, index, start=0, end=None):
-        end = len(self.entries) if end is None else end
-        if end - start == 1:
-            return []
-        middle = start + self._split(end - start)
-        if index < middle:
-            return [*self.path(index, start, middle), self.root(middle, end)]
-        return [*self.path(index, middle, end), self.root(start, middle)]
-
-    @staticmethod
-    def _split(size):
-        return 1 << (size - 1).bit_length() - 1
-
-
 class Deployment:
     """The services, and knobs for what they do wrong."""
 
-    def __init__(self):
+    def __init__(self, *, rekor=1):
+        self.rekor = rekor
+        self.timestamps = TimestampAuthority()
         self.root_key, self.ca_key, self.ct_key, self.log_key = (new_key() for _ in range(4))
         self.token_key = new_key()
         self.tree = Tree()
@@ -89,6 +61,8 @@ class Deployment:
         self.chain = self._authority()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        # The second Rekor's checkpoints are called after its address.
+        self.origin = ORIGIN if rekor == 1 else self.url.partition("//")[2]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> Self:
@@ -107,41 +81,57 @@ class Deployment:
 
     def trust_config(self, **changes):
         """Return the client trust configuration; ``changes`` replace members of the root."""
-        valid = {"start": "2020-01-01T00:00:00Z"}
-        service = {"url": self.url, "majorApiVersion": 1, "validFor": valid, "operator": "tests"}
-        root = {
-            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-            "tlogs": [self.log_instance(self.log_key)],
-            "certificateAuthorities": [
-                {
-                    "subject": {"organization": "tests", "commonName": "tests"},
-                    "uri": self.url,
-                    "certChain": {
-                        "certificates": [
-                            {"rawBytes": b64(certificate.public_bytes(Encoding.DER))}
-                            for certificate in self.chain
-                        ]
-                    },
-                    "validFor": valid,
-                }
-            ],
-            "ctlogs": [self.log_instance(self.ct_key)],
-            "timestampAuthorities": [],
-        }
         value = {
             "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
-            "trustedRoot": root | changes,
-            "signingConfig": {
-                "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
-                "caUrls": [service],
-                "oidcUrls": [],
-                "rekorTlogUrls": [service],
-                "rekorTlogConfig": {"selector": "ANY"},
-                "tsaUrls": [],
-                "tsaConfig": {"selector": "ANY"},
-            },
+            "trustedRoot": self.trusted_root() | changes,
+            "signingConfig": self.signing_config(),
         }
         return json.dumps(value).encode()
+
+    def trusted_root(self):
+        """Return what verifies, as JSON."""
+        authorities = []
+        if self.rekor == 2:
+            authorities = [self._authority_instance(self.timestamps.chain)]
+        return {
+            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+            "tlogs": [self.log_instance(self.log_key)],
+            "certificateAuthorities": [self._authority_instance(self.chain)],
+            "ctlogs": [self.log_instance(self.ct_key)],
+            "timestampAuthorities": authorities,
+        }
+
+    def signing_config(self):
+        """Return which services sign, as JSON."""
+        service = {
+            "url": self.url,
+            "majorApiVersion": 1,
+            "validFor": {"start": "2020-01-01T00:00:00Z"},
+            "operator": "tests",
+        }
+        stamps = [service | {"url": self.url + TIMESTAMPS}] if self.rekor == 2 else []
+        return {
+            "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+            "caUrls": [service],
+            "oidcUrls": [],
+            "rekorTlogUrls": [service | {"majorApiVersion": self.rekor}],
+            "rekorTlogConfig": {"selector": "ANY"},
+            "tsaUrls": stamps,
+            "tsaConfig": {"selector": "ANY"},
+        }
+
+    def _authority_instance(self, chain):
+        return {
+            "subject": {"organization": "tests", "commonName": "tests"},
+            "uri": self.url,
+            "certChain": {
+                "certificates": [
+                    {"rawBytes": b64(certificate.public_bytes(Encoding.DER))}
+                    for certificate in chain
+                ]
+            },
+            "validFor": {"start": "2020-01-01T00:00:00Z"},
+        }
 
     def log_instance(self, key):
         return {
@@ -226,7 +216,7 @@ class Deployment:
         sct = b"\0" + hashlib.sha256(spki(self.ct_key)).digest()
         sct += struct.pack("!QHBBH", milliseconds, 0, 4, 3, len(signature)) + signature
         listed = struct.pack("!HH", len(sct) + 2, len(sct)) + sct
-        return b"\x04" + _der_length(len(listed)) + listed
+        return b"\x04" + der_length(len(listed)) + listed
 
     def signing_certificate(self, request, authorization):
         """POST /api/v2/signingCert"""
@@ -240,12 +230,11 @@ class Deployment:
             )
         except jwt.InvalidTokenError as error:
             return 401, {"message": str(error)}
-        pem = base64.b64decode(request["certificateSigningRequest"])
-        leaf = self.certificate(x509.load_pem_x509_csr(pem).public_key(), claims["sub"])
+        leaf = self.certificate(_requested_key(request, claims["sub"]), claims["sub"])
         chain = [
             certificate.public_bytes(Encoding.PEM).decode() for certificate in (leaf, *self.chain)
         ]
-        return 201, {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
+        return 200, {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
 
     def log_entry(self, proposed):
         """POST /api/v1/log/entries"""
@@ -267,50 +256,89 @@ class Deployment:
         return 201, {"0" * 80: self.integrate(self.entry_for(entry))}
 
     def integrate(self, entry):
-        body = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
-        self.tree.entries.append(body)
-        index = len(self.tree.entries) - 1
-        log_id = hashlib.sha256(spki(self.log_key)).digest()
-        root = self.tree.root()
-        note = f"{ORIGIN}\n{len(self.tree.entries)}\n{b64(root)}\n"
-        signature = b64(log_id[:4] + ecdsa(self.log_key, note.encode()))
+        body, index, proof = self._logged(entry)
         promised = {
             "body": b64(body),
             "integratedTime": int(self.clock().timestamp()),
-            "logID": log_id.hex(),
+            "logID": self._log_id().hex(),
             "logIndex": index,
         }
         canonical = json.dumps(promised, sort_keys=True, separators=(",", ":")).encode()
-        proof = {
-            "checkpoint": f"{note}\n\u2014 {ORIGIN} {signature}\n",
-            "hashes": [node.hex() for node in self.tree.path(index)],
+        old_proof = {
+            "checkpoint": proof["checkpoint"],
+            "hashes": [node.hex() for node in proof["hashes"]],
             "logIndex": index,
-            "rootHash": root.hex(),
-            "treeSize": len(self.tree.entries),
+            "rootHash": proof["root"].hex(),
+            "treeSize": proof["size"],
         }
         signed = b64(ecdsa(self.log_key, canonical))
-        verification = {"inclusionProof": proof, "signedEntryTimestamp": signed}
-        return promised | {"verification": verification}
+        return promised | {
+            "verification": {"inclusionProof": old_proof, "signedEntryTimestamp": signed}
+        }
+
+    def log_entry_v2(self, request):
+        """POST /api/v2/log/entries"""
+        entry = self.entry_for(entry_v2(request))
+        if entry is None:
+            return 400, {"message": "the signature does not verify"}
+        body, index, proof = self._logged(entry)
+        return 201, {
+            "logIndex": str(index),
+            "logId": {"keyId": b64(self._log_id())},
+            "kindVersion": {"kind": entry["kind"], "version": entry["apiVersion"]},
+            "integratedTime": "0",
+            "inclusionProof": {
+                "logIndex": str(index),
+                "rootHash": b64(proof["root"]),
+                "treeSize": str(proof["size"]),
+                "hashes": [b64(node) for node in proof["hashes"]],
+                "checkpoint": {"envelope": proof["checkpoint"]},
+            },
+            "canonicalizedBody": b64(body),
+        }
+
+    def _log_id(self):
+        return hashlib.sha256(spki(self.log_key)).digest()
+
+    def _logged(self, entry):
+        """Add an entry; return its bytes, its number and what proves that it is there."""
+        body = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+        self.tree.entries.append(body)
+        index, size, root = len(self.tree.entries) - 1, len(self.tree.entries), self.tree.root()
+        note = f"{self.origin}\n{size}\n{b64(root)}\n"
+        signature = b64(self._log_id()[:4] + ecdsa(self.log_key, note.encode()))
+        checkpoint = f"{note}\n\u2014 {self.origin} {signature}\n"
+        hashed = self.tree.path(index)
+        return body, index, {"root": root, "size": size, "hashes": hashed, "checkpoint": checkpoint}
 
     def _handler(self):
         deployment = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                raw = self.rfile.read(int(self.headers["content-length"]))
                 if self.path in deployment.fail:
-                    status, answer = deployment.fail[self.path], {"code": 0, "message": "knob"}
-                elif self.path == "/api/v2/signingCert":
-                    status, answer = deployment.signing_certificate(
-                        body, self.headers["authorization"]
-                    )
-                elif self.path == "/api/v1/log/entries":
-                    status, answer = deployment.log_entry(body)
+                    status, data = deployment.fail[self.path], b'{"code":0,"message":"knob"}'
+                elif self.path == TIMESTAMPS:
+                    self.answer(201, deployment.timestamps.answer(raw), "timestamp-reply")
+                    return
                 else:
-                    status, answer = 404, {}
-                data = json.dumps(answer).encode()
+                    status, value = self.decide(json.loads(raw))
+                    data = json.dumps(value).encode()
+                self.answer(status, data, "json")
+
+            def decide(self, body):
+                if self.path == "/api/v2/signingCert":
+                    return deployment.signing_certificate(body, self.headers["authorization"])
+                if self.path == "/api/v1/log/entries":
+                    return deployment.log_entry(body)
+                if self.path == "/api/v2/log/entries":
+                    return deployment.log_entry_v2(body)
+                return 404, {}
+
+            def answer(self, status, data, kind):
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
+                self.send_header("content-type", f"application/{kind}")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -319,6 +347,18 @@ class Deployment:
                 pass
 
         return Handler
+
+
+def _requested_key(request, subject):
+    """Return the key to certify; whoever asks has proved to hold it (Fulcio, CreateSigningCertificate)."""
+    if "certificateSigningRequest" in request:
+        pem = base64.b64decode(request["certificateSigningRequest"])
+        return x509.load_pem_x509_csr(pem).public_key()
+    asked = request["publicKeyRequest"]
+    key = load_pem_public_key(asked["publicKey"]["content"].encode())
+    proof = base64.b64decode(asked["proofOfPossession"])
+    key.verify(proof, subject.encode(), ec.ECDSA(hashes.SHA256()))
+    return key
 
 
 def _sha256(data):
@@ -335,11 +375,4 @@ def _usage(**on):
 
 def _utf8(text):
     data = text.encode()
-    return b"\x0c" + _der_length(len(data)) + data
-
-
-def _der_length(length):
-    if length < 0x80:
-        return bytes([length])
-    encoded = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes([0x80 | len(encoded)]) + encoded
+    return b"\x0c" + der_length(len(data)) + data

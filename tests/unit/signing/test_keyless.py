@@ -1,4 +1,3 @@
-import base64
 import datetime as dt
 import json
 import os
@@ -11,16 +10,25 @@ from modelpack.errors import (
     FormatError,
     ModelpackError,
     NetworkError,
+    PolicyError,
     UsageError,
 )
 from modelpack.signing import keyless, statement
 from modelpack.signing.keyless import SigstoreSigner, SigstoreVerifier, find_token
 from modelpack.signing.keys import PrivateKey
-from modelpack.signing.verify import IdentitySigner, KeySigner, verify_bundle
+from modelpack.signing.verify import IdentitySigner, KeySigner
+from tests.unit.signing.keyless_support import (
+    DIGEST,
+    ENTRY,
+    STATEMENT,
+    changed,
+    check,
+    flipped,
+    sign,
+    sign_unchecked,
+    signer_of,
+)
 from tests.unit.signing.sigstore_services import IDENTITY, Deployment, new_key
-
-DIGEST = Digest.of(b"manifest")
-STATEMENT = statement.signature_statement(DIGEST, name="")
 
 
 @pytest.fixture
@@ -35,25 +43,10 @@ def shared():
         yield deployment
 
 
-def signer_of(deployment):
-    return IdentitySigner(identity=IDENTITY, issuer=deployment.url)
-
-
-def sign(deployment, payload=STATEMENT, token=None, **changes):
-    trust = deployment.trust_config(**changes)
-    return SigstoreSigner(token or deployment.token(), trust_config=trust).sign(payload)
-
-
 @pytest.fixture(scope="module")
 def signed(shared):
     # Not the first entry, so that the inclusion proof has hashes in it.
     return [sign(shared) for _ in range(3)][-1]
-
-
-def check(deployment, raw, signers=None, **changes):
-    verifier = SigstoreVerifier(deployment.trust_config(**changes))
-    signers = [signer_of(deployment)] if signers is None else signers
-    return verify_bundle(raw, subject=DIGEST, signers=signers, certificates=verifier)
 
 
 def test_what_is_signed_verifies(shared, signed):
@@ -111,22 +104,6 @@ def test_a_certificate_where_only_keys_count(shared, signed):
     assert "only keys are accepted" in check(shared, signed, [team]).detail
 
 
-def changed(raw, path, change):
-    value = json.loads(raw)
-    target = value
-    for name in path[:-1]:
-        target = target[name]
-    target[path[-1]] = change(target[path[-1]])
-    return json.dumps(value).encode()
-
-
-def flipped(text):
-    data = bytearray(base64.b64decode(text))
-    data[len(data) // 2] ^= 1
-    return base64.b64encode(data).decode()
-
-
-ENTRY = ("verificationMaterial", "tlogEntries", 0)
 TAMPERED = {
     "payload": (("dsseEnvelope", "payload"), flipped),
     "signature": (("dsseEnvelope", "signatures", 0, "sig"), flipped),
@@ -183,16 +160,18 @@ def test_a_signature_made_outside_its_certificates_life_is_refused(sigstore):
 
     assert check(sigstore, future).ok
     sigstore.clock, sigstore.integrate = real, late
-    assert not check(sigstore, sign(sigstore)).ok
+    assert not check(sigstore, sign_unchecked(sigstore)).ok
 
 
-def test_a_log_that_logs_something_else_is_refused(sigstore):
+def test_a_log_that_logs_something_else_is_refused_by_signer_and_verifier(sigstore):
     def other(entry):
         entry["spec"]["payloadHash"]["value"] = "0" * 64
         return entry
 
     sigstore.entry_for = other
-    assert "does not match" in check(sigstore, sign(sigstore)).detail
+    assert "does not match" in check(sigstore, sign_unchecked(sigstore)).detail
+    with pytest.raises(PolicyError, match="does not match"):
+        sign(sigstore)
 
 
 def test_tokens_that_are_refused(sigstore):
