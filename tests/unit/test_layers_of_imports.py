@@ -173,6 +173,8 @@ ALONE = {
     "rich": {"modelpack.cli"},
     "grpc": {"modelpack.runtime"},
     "zstandard": {"modelpack.untar", "modelpack.runtime"},
+    "aiohttp": {"modelpack.prefetch"},
+    "prometheus_client": {"modelpack.prefetch"},
 }
 
 
@@ -224,6 +226,7 @@ def test_only_known_third_parties():
     """A new dependency is argued in its ADR, and then listed here."""
     known = {"blake3", "yaml", "zstandard", "httpx", "oras", "requests", "typer", "rich", "nacl"}
     known |= {"cryptography", "sigstore", "sigstore_models", "grpc", "google", "rfc3161_client"}
+    known |= {"aiohttp", "prometheus_client"}
     for name, found in IMPORTS.items():
         roots = {other.split(".")[0] for other in found} - set(PACKAGES)
         assert roots - set(sys.stdlib_module_names) <= known, name
