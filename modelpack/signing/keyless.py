@@ -27,6 +27,7 @@ from modelpack.errors import (
     PolicyError,
     UsageError,
 )
+from modelpack.manifest import load_json
 from modelpack.signing.verify import IdentitySigner
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class SigstoreVerifier:
             if self._verifier is None:
                 with _usable_config():
                     self._verifier = Verifier(trusted_root=_trusted_root(self._trust_config))
-            bundle = Bundle.from_json(raw)
+            bundle = Bundle.from_json(_spelled_out(raw))
             # 1. Which signer the certificate claims to be. The claim is verified in step 2; asking
             #    first spares verifying the chain once for every signer.
             certificate = bundle.signing_certificate
@@ -206,6 +207,24 @@ def detect_ci_token() -> str | None:
         from sigstore.oidc import detect_credential
 
         return detect_credential(AUDIENCE)
+
+
+def _spelled_out(raw: bytes) -> str:
+    """Return a bundle with the members that writers may leave out of the log's first entry.
+
+    In the JSON of protocol buffers a number that is 0 and a list that is empty need not be written,
+    and cosign does not; sigstore's models want both.
+    """
+    value = load_json(raw, "the bundle")
+    material = value.get("verificationMaterial") if isinstance(value, dict) else None
+    entries = material.get("tlogEntries") if isinstance(material, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        proof = entry.get("inclusionProof") if isinstance(entry, dict) else None
+        if isinstance(proof, dict):
+            entry.setdefault("logIndex", "0")
+            proof.setdefault("logIndex", "0")
+            proof.setdefault("hashes", [])
+    return json.dumps(value)
 
 
 def _client_config(raw: bytes | None) -> "ClientTrustConfig":

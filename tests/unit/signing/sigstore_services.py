@@ -61,8 +61,8 @@ class Deployment:
         self.chain = self._authority()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        # The second Rekor's checkpoints are called after its address.
-        self.origin = ORIGIN if rekor == 1 else self.url.partition("//")[2]
+        # The second Rekor's checkpoints are called after its host.
+        self.origin = ORIGIN if rekor == 1 else "127.0.0.1"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> Self:

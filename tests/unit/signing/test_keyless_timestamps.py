@@ -156,3 +156,17 @@ def test_a_log_that_does_not_take_a_signature(sigstore):
     sigstore.entry_for = lambda _: None
     with pytest.raises(AuthError, match="the log refused"):
         sign(sigstore)
+
+
+def test_members_that_are_zero_need_not_be_written(sigstore):
+    """The JSON of protocol buffers leaves them out, as cosign does; the first entry has them."""
+    raw = sign(sigstore)
+    value = json.loads(raw)
+    [entry] = value["verificationMaterial"]["tlogEntries"]
+    assert entry.pop("logIndex") == entry["inclusionProof"].pop("logIndex") == "0"
+    assert entry["inclusionProof"].pop("hashes") == []
+    assert check(sigstore, json.dumps(value).encode()).ok
+    # Of any other entry they are missing.
+    second = json.loads(sign(sigstore))
+    second["verificationMaterial"]["tlogEntries"][0]["inclusionProof"].pop("hashes")
+    assert not check(sigstore, json.dumps(second).encode()).ok
