@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 
 from modelpack.prefetch.control import Control
 from modelpack.prefetch.status import DaemonStatus
-from modelpack.prefetch.web import private, public
+from modelpack.prefetch.web import Endpoints, private, public
 from modelpack.prefetch.web.connections import BoundedConnection, Limits
 from modelpack.prefetch.web.sockets import control_socket, format_address, tcp_socket
 
@@ -34,17 +33,8 @@ _MAX_LINE = 4096
 _MAX_HEADERS = 64
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Endpoints:
-    """Where the daemon is listening."""
-
-    url: str
-    """Of the page, with the port that was really taken."""
-    socket_path: Path
-
-
 @contextmanager
-def serve(
+def running(
     status: Callable[[], DaemonStatus],
     control: Control,
     *,
@@ -53,15 +43,7 @@ def serve(
     limits: Limits | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Endpoints]:
-    """Serve for as long as the context lasts; when it ends, no thread, socket or file is left.
-
-    ``status`` is called in the server's thread for every answer and must return at once;
-    ``control`` is called in a few other threads. ``listen`` is an address, or ``HOST:PORT``.
-
-    Raises:
-        UsageError: the address is malformed or not of this machine.
-        ModelpackError: the address or the control socket is taken.
-    """
+    """Serve as ``modelpack.prefetch.web.serve`` says; ``limits`` are those of the open address."""
     with (
         tcp_socket(listen) as reading,
         control_socket(socket_path) as asking,

@@ -15,7 +15,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from modelpack.errors import ModelpackError, UsageError
@@ -114,8 +114,10 @@ def control_socket(path: Path) -> Iterator[socket.socket]:
     Raises:
         ModelpackError: a daemon answers there, or the socket cannot be made.
     """
-    with _directory(path) as short, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    with ExitStack() as stack:
         try:
+            short = stack.enter_context(_directory(path))
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             _remove_stale(path, short)
             # The mode of the socket is that of the file which bind makes: there is no moment at
             # which others could open it, and no umask is touched.
@@ -124,14 +126,15 @@ def control_socket(path: Path) -> Iterator[socket.socket]:
             listener.listen(_BACKLOG)
         except OSError as error:
             raise ModelpackError(f"control socket {path}: {error.strerror}") from error
-        ours = os.stat(short)
+        stack.callback(_remove_own, short, os.stat(short))
         listener.setblocking(False)
-        try:
-            yield listener
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(short, follow_symlinks=False), ours):
-                    os.unlink(short)
+        yield listener
+
+
+def _remove_own(short: str, ours: os.stat_result) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(short, follow_symlinks=False), ours):
+            os.unlink(short)
 
 
 @contextmanager
@@ -150,10 +153,7 @@ def connected(path: Path, *, timeout: float) -> Iterator[socket.socket]:
 @contextmanager
 def _directory(path: Path) -> Iterator[str]:
     """Yield a short name for ``path``: a socket's address may have 107 bytes, a store's more."""
-    try:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ModelpackError(f"control socket {path}: {error.strerror}") from error
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
     finally:
