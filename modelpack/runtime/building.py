@@ -17,7 +17,7 @@ from pathlib import Path
 
 from modelpack.artifact import Artifact
 from modelpack.chunkindex import ChunkIndex
-from modelpack.errors import IntegrityError
+from modelpack.errors import IntegrityError, NetworkError
 from modelpack.events import Finished, Observer, Planned
 from modelpack.filling import check_layer, fill_staging
 from modelpack.metadata import MAX_METADATA_BYTES, build_metadata_layer
@@ -39,6 +39,9 @@ from modelpack.runtime.workplace import Workplace
 from modelpack.storage import Repository
 from modelpack.stores.files import Tree, mapped_errors
 from modelpack.stores.staging import Staging
+
+# Each takes a containerd that dies within the same few milliseconds.
+_COMMIT_TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,31 +180,49 @@ class Builder:
 
     def _commit(self, layer: int, staging: Staging) -> None:
         """Put a layer's files into a snapshot and give it its name."""
-        place, name = self.place, self.chain[layer]
+        tries = 1
+        while not self._try_to_commit(layer, staging):
+            if tries == _COMMIT_TRIES:
+                raise NetworkError(
+                    f"containerd has lost a snapshot {tries} times while it was committed; see "
+                    "whether it keeps restarting, then run again"
+                )
+            tries += 1
+        self.place.keep = True
+        for number in self._numbers(layer):
+            self.observer(Finished(item=self._index.files[number].path))
+
+    def _try_to_commit(self, layer: int, staging: Staging) -> bool:
+        """Commit a layer; False if containerd has lost the snapshot, and the files are back."""
+        client, name, key = self.place.client, self.chain[layer], self._key(layer)
         labels = {SNAPSHOT_REF: name}
-        key = self._key(layer)
         try:
-            mounts = place.prepare(key, self.chain[layer - 1] if layer else "", labels)
+            mounts = self.place.prepare(key, self.chain[layer - 1] if layer else "", labels)
         except AlreadyExistsError:  # containerd pulls the same image, and was faster
-            place.client.hold_snapshot(name)
-            return
-        root = place.host.writable_directory(mounts)
-        files = self._numbers(layer)
+            client.hold_snapshot(name)
+            return True
+        except MissingError:  # as below, and this process was killed as well
+            client.remove_snapshot(key)
+            return False
+        root = self.place.host.writable_directory(mounts)
+        files = [(self._index.files[n], staging.path(n)) for n in self._numbers(layer)]
         if layer == len(self._index.layers):
             place_metadata(root, self.artifact.metadata)
         else:
-            place_layer(root, [(self._index.files[n], staging.path(n)) for n in files])
+            place_layer(root, files)
         try:
-            place.client.commit(key, name, labels)
+            client.commit(key, name, labels)
         except AlreadyExistsError:
-            place.client.remove_snapshot(key)
-            place.client.hold_snapshot(name)
-        except MissingError:  # done already, if the answer was lost to a restart
-            if place.client.snapshot(name) is None:
-                raise
-        place.keep = True
-        for number in files:
-            self.observer(Finished(item=self._index.files[number].path))
+            client.remove_snapshot(key)
+            client.hold_snapshot(name)
+        except MissingError:
+            # Killed between its two databases, containerd has the snapshot under neither name: the
+            # one has it committed, the other does not know. Its directory is there for a while.
+            if client.snapshot(name) is None:
+                reclaim_layer(root, files)
+                client.remove_snapshot(key)
+                return False
+        return True
 
     # What is verified once more
 

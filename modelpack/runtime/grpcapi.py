@@ -46,6 +46,9 @@ _LONGEST_DELAY = 2.0
 _CONNECT_SECONDS = 10.0
 # CRI answers with this until it has read its images back.
 _STARTING = "not initialized yet"
+# overlayfs makes a snapshot's directory before it records the number. Killed in between, it takes
+# the same number again, finds the directory in its way, and removes that as it fails.
+_ORPHAN_IN_THE_WAY = ("failed to rename", "file exists")
 
 
 class AlreadyExistsError(ModelpackError):
@@ -155,8 +158,10 @@ class Connection:
         return self._channel.unary_unary(path, **codecs)(request, **options)
 
     def _is_transient(self, error: Any) -> bool:
-        return error.code() == self._grpc.StatusCode.UNAVAILABLE or (
-            error.code() == self._grpc.StatusCode.UNKNOWN and _STARTING in (error.details() or "")
+        code, details = error.code(), error.details() or ""
+        return code == self._grpc.StatusCode.UNAVAILABLE or (
+            code == self._grpc.StatusCode.UNKNOWN
+            and (_STARTING in details or all(part in details for part in _ORPHAN_IN_THE_WAY))
         )
 
     def _mapped(self, error: Any, what: str) -> ModelpackError:

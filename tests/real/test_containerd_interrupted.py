@@ -14,9 +14,13 @@ from datetime import timedelta
 import pytest
 
 import modelpack
+from modelpack.connect import open_repository
 from modelpack.errors import NetworkError
 from modelpack.events import Finished, Moved
+from modelpack.runtime.client import Containerd
 from modelpack.runtime.containerd import import_model
+from modelpack.runtime.grpcapi import MissingError
+from modelpack.runtime.records import chain_ids
 from tests.support.command import Command
 from tests.support.importing import (
     MIB,
@@ -214,6 +218,66 @@ def test_containerd_restarts_meanwhile(how, when, start_node, reference, tmp_pat
     done = import_model(reference, options(node), observer=observe)
     restarts[0].join()
     assert done.imported_bytes == done.pull.bytes
+    assert_mounts(node, reference, model)
+    assert_nothing_unfinished(node)
+
+
+def test_a_directory_that_a_killed_containerd_left_in_the_way(node, reference, tmp_path):
+    """It makes a snapshot's directory, is killed, and gives the number away once more."""
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+    left = []
+
+    def observe(event):
+        if isinstance(event, Finished) and len(left) < 2:
+            parent = snapshot_directories(node)[0].parents[1]
+            following = max(int(path.name) for path in parent.iterdir()) + 1
+            (parent / str(following) / "fs").mkdir(parents=True)
+            left.append(following)
+
+    import_model(reference, options(node), observer=observe)
+    assert len(left) == 2
+    assert_mounts(node, reference, model)
+    assert_nothing_unfinished(node)
+
+
+@pytest.mark.parametrize("layer", [0, -1], ids=["data", "metadata"])
+@pytest.mark.parametrize("killed_too", [False, True], ids=["alone", "and-the-import"])
+def test_a_commit_that_containerd_knows_half_of(
+    layer, killed_too, node, reference, tmp_path, monkeypatch
+):
+    """Killed between its two databases, it has the snapshot under no name."""
+    model = build_shards(tmp_path / "model")
+    modelpack.push(model, reference)
+    with open_repository(reference) as repository:
+        chain = chain_ids(item.digest for item in repository.fetch_manifest("v1").layers)
+    commit, mounts = Containerd.commit, Containerd.mounts
+    lost = []
+
+    def lose(self, key, name, labels):
+        if name != chain[layer] or lost:
+            return commit(self, key, name, labels)
+        lost.append(key)
+        if killed_too:
+            raise StopHereError
+        raise MissingError(key)
+
+    def without(self, key):
+        """Answer as containerd does for a record whose snapshot is gone."""
+        if killed_too and lost == [key]:
+            lost.append("found out")
+            raise MissingError(key)
+        return mounts(self, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Containerd, "commit", lose)
+        if killed_too:
+            with pytest.raises(StopHereError):
+                import_model(reference, options(node))
+            patched.setattr(Containerd, "mounts", without)
+            patched.setattr("modelpack.runtime.workplace.Workplace.unfinished", lambda _: [])
+        import_model(reference, options(node))
+    assert lost
     assert_mounts(node, reference, model)
     assert_nothing_unfinished(node)
 

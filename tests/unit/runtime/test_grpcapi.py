@@ -67,8 +67,9 @@ def test_errors_become_the_projects(failure, error, code, server):
     [
         Failure("UNAVAILABLE", "error reading from server: EOF"),
         Failure("UNKNOWN", "server is not initialized yet"),
+        Failure("UNKNOWN", "failed to rename: rename /s/new-1 /s/3: file exists"),
     ],
-    ids=["gone", "starting"],
+    ids=["gone", "starting", "orphan-in-the-way"],
 )
 def test_a_restart_is_waited_for(failure, server):
     server.answers["Version"] = [failure, failure, {"version": "2.2.0"}]
