@@ -235,6 +235,7 @@ class DaemonStatus:
             "version": self.version,
             "started_at": self.started_at,
             "now": self.now,
+            "alive_at": self.alive_at,
             "ready": not self.unready,
             "unready": list(self.unready),
             "stopping": self.stopping,
