@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modelpack.diffing import Difference, Side
     from modelpack.inspecting import Inspection
     from modelpack.registry.options import ConnectionOptions
+    from modelpack.sbom.supplement import Supplement
 
 PathLike = str | os.PathLike[str]
 
@@ -47,6 +48,7 @@ def push(
     companion: bool = True,
     platform: str = DEFAULT_PLATFORM,
     use_cache: bool = True,
+    supplement: "Supplement | None" = None,
     connection: "ConnectionOptions | None" = None,
     observer: Observer = ignore,
 ) -> PushResult:
@@ -58,6 +60,7 @@ def push(
         companion=companion,
         platform=platform,
         use_cache=use_cache,
+        supplement=supplement,
         max_connections=connection.max_connections if connection else None,
     )
     observer = one_at_a_time(observer)

@@ -39,6 +39,7 @@ from modelpack.paths import METADATA_DIR
 from modelpack.reference import RegistryReference, companion_tag
 from modelpack.sbom.inband import in_band
 from modelpack.sbom.licenses import licenses_of
+from modelpack.sbom.supplement import Supplement
 from modelpack.sbom.texts import source_date
 from modelpack.scan import Scan, ScannedFile, scan_directory
 from modelpack.selection import Selection
@@ -68,6 +69,8 @@ class PushOptions:
     use_cache: bool = True
     """Believe that a file with unchanged device, inode, size and times has unchanged bytes."""
     max_connections: int | None = None
+    supplement: Supplement | None = None
+    """What only people know, for the SBOM that goes into the artifact and so into its digest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +117,7 @@ def push(
 ) -> PushResult:
     """Package a directory and store it at the repository's tag.
 
-    Reproducible: the same files give the same digest on any machine. Idempotent: what is there
+    Reproducible: the same files, with the same supplement, give the same digest on any machine. Idempotent: what is there
     already is not sent again. A normal return proves that the target has checked every digest.
 
     Raises:
@@ -147,7 +150,7 @@ def push(
         {
             metadata.CHUNKS: encode_index(index),
             metadata.MODEL: canonical_json(facts.to_json()) + b"\n",
-            metadata.SBOM: in_band(facts, index, timestamp=timestamp),
+            metadata.SBOM: in_band(facts, index, supplement=chosen.supplement, timestamp=timestamp),
         }
     )
     described = Descriptor.of(metadata_layer, media_type=OCI_LAYER_TAR)

@@ -11,6 +11,7 @@ from modelpack.cli import _trust
 from modelpack.cli import sign as signing
 from modelpack.cli._output import count, human_bytes, pinned, print_json, print_text
 from modelpack.cli._progress import progress
+from modelpack.cli.sbom import read_supplement
 
 
 def push_command(
@@ -40,6 +41,14 @@ def push_command(
             "--no-modelpack", help="Do not tag a CNCF ModelPack companion as TAG-modelpack."
         ),
     ] = False,
+    supplement: Annotated[
+        Path | None,
+        typer.Option(
+            "--supplement",
+            metavar="FILE",
+            help="Add what only people know to the SBOM in the artifact, from this YAML file.",
+        ),
+    ] = None,
     platform: Annotated[
         str,
         typer.Option(
@@ -90,6 +99,7 @@ def push_command(
         max_connections=max_connections,
         limit_rate=limit_rate,
     )
+    added = read_supplement(supplement) if supplement else None
     # A key that does not open must not be found out after an hour of uploading.
     author = signing.author_of_push(
         sign=sign, key=key, identity_token=identity_token, trust_config=trust_config
@@ -106,6 +116,7 @@ def push_command(
             companion=not no_modelpack,
             platform=platform,
             use_cache=not no_cache,
+            supplement=added,
             connection=connection,
             observer=observer,
         )

@@ -96,7 +96,7 @@ def sbom_command(
     checks = check or bool(require)
     required = required_elements(require or ())
     timestamp = source_date(os.environ)
-    added = _read_supplement(supplement) if supplement else None
+    added = read_supplement(supplement) if supplement else None
     connection = options.connection_options(
         plain_http=plain_http, ca_file=ca_file, insecure=insecure
     )
@@ -124,7 +124,13 @@ def sbom_command(
         _say(source, output, form, len(written), carried=written == source.in_band, json=json)
 
 
-def _read_supplement(path: Path) -> "Supplement":
+def read_supplement(path: Path) -> "Supplement":
+    """Read what only people know; ``push --supplement`` reads it, too.
+
+    Raises:
+        NotFoundError: there is no such file.
+        UsageError: it is no supplement.
+    """
     from modelpack.errors import NotFoundError
     from modelpack.sbom.supplementfile import MAX_SUPPLEMENT_BYTES, parse_supplement
     from modelpack.stores.files import mapped_errors

@@ -20,20 +20,31 @@ from modelpack.paths import METADATA_DIR
 from modelpack.sbom.cdxdocument import Document
 from modelpack.sbom.cyclonedx import write_cyclonedx
 from modelpack.sbom.subject import Subject
+from modelpack.sbom.supplement import Supplement
 
 MAX_SBOM_BYTES = MAX_HEAD_BYTES + 16 * 1024 * 1024
 """A file takes less room here than in the head of the chunk index, whose bound is the first part;
-the facts, 256 of each kind with 1,024 characters, stay under the second."""
+the facts, 256 of each kind with 1,024 characters, and a supplement of 1 MiB stay under the second."""
 
 
-def in_band(facts: ModelFacts, index: ChunkIndex, *, timestamp: datetime | None = None) -> bytes:
+def in_band(
+    facts: ModelFacts,
+    index: ChunkIndex,
+    *,
+    supplement: Supplement | None = None,
+    timestamp: datetime | None = None,
+) -> bytes:
     """Return the CycloneDX document of a model that is being packed.
 
     The same arguments give the same bytes, whenever and wherever: it holds no reference, no version
     of modelpack, and no time but ``timestamp``, which a push takes from SOURCE_DATE_EPOCH and
     nowhere else. The files' hashes are those of the chunk index, so no file is read for them.
     """
-    return write_cyclonedx(Subject(facts=facts, index=index, timestamp=timestamp))
+    return write_cyclonedx(
+        Subject(
+            facts=facts, index=index, supplement=supplement or Supplement(), timestamp=timestamp
+        )
+    )
 
 
 def check_in_band(raw: bytes, index: ChunkIndex) -> Any:

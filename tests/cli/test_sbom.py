@@ -194,3 +194,40 @@ def test_nothing_from_a_model_reaches_the_terminal(cli, tmp_path):
         assert status == 0
         assert "\x1b" not in out + err
     assert "\u202e" not in cli("sbom", model, "--quiet", "--check")[1]
+
+
+def test_what_only_people_know_goes_into_the_artifact(cli, model, supplement, tmp_path):
+    store = f"oci:{tmp_path / 'store'}"
+    pushed = ("push", model, "--quiet", "--json")
+    digests = []
+    for tag, more in (("plain", ()), ("one", ("--supplement", supplement)),
+                      ("again", ("--supplement", supplement))):  # fmt: skip
+        status, out, err = cli(*pushed, f"{store}:{tag}", *more)
+        assert (status, err) == (0, "")
+        digests.append(json.loads(out)["digest"])
+    assert digests[0] != digests[1] == digests[2]
+    status, carried, _ = cli("sbom", f"{store}:one")
+    document = check_cyclonedx(carried.encode())
+    assert document["metadata"]["component"]["supplier"]["name"] == "Example GmbH"
+    # It is what is described beforehand, and what comes with a pull.
+    assert cli("sbom", model, "--supplement", supplement, "--quiet") == (0, carried, "")
+    assert cli("pull", f"{store}:one", tmp_path / "out", "--quiet")[0] == 0
+    assert (tmp_path / "out/.modelpack/sbom.cdx.json").read_text().rstrip() == carried.rstrip()
+    assert cli("verify", tmp_path / "out", "--quiet")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [(None, 3, "does not exist"), ("model: {verison: '1'}", 2, "verison"), ("- 1", 2, "mapping")],
+    ids=["missing", "misspelt", "list"],
+)
+def test_a_supplement_that_is_none_is_found_before_anything_is_stored(
+    cli, model, tmp_path, text, status, said
+):
+    file = tmp_path / "supplement.yaml"
+    if text is not None:
+        file.write_text(text)
+    found, _, err = cli("push", model, f"oci:{tmp_path / 'store'}:v1", "--supplement", file)
+    assert found == status
+    assert said in err
+    assert not (tmp_path / "store").exists()
