@@ -60,6 +60,9 @@ class Resolution:
     manifest: Manifest
     total_bytes: int
     """Of the model's files: what is reserved before a byte is downloaded."""
+    parts: tuple[Part, ...] = ()
+    """What it will take on the disk, if that can be told: parts that are here need no reserving.
+    Without it, all of ``total_bytes`` is reserved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
