@@ -2,7 +2,7 @@
 
 import typer
 
-from modelpack.cli import cdi, containerd_verifier, doctor, k8s, policy
+from modelpack.cli import cdi, containerd_verifier, daemon, doctor, k8s, policy
 from modelpack.cli.attest import attest_command
 from modelpack.cli.copy import copy_command, tags_command
 from modelpack.cli.diff import diff_command
@@ -52,6 +52,7 @@ app.command("containerd-verifier", context_settings=containerd_verifier.CONTEXT)
     containerd_verifier.containerd_verifier_command
 )
 app.add_typer(policy.app, name="policy")
+app.add_typer(daemon.app, name="daemon")
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(cdi.app, name="cdi")
 app.add_typer(k8s.app, name="k8s")

@@ -9,6 +9,7 @@ adds. Leaves out writing (``status.py``) and transport (``web/client.py``).
     True
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -142,7 +143,7 @@ def _flag(value: _Json, name: str) -> bool:
 
 def _number(value: _Json, name: str) -> float:
     found = value.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         raise FormatError(f"status: {name} is not a number")
     return float(found)
 
