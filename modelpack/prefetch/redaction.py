@@ -38,8 +38,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # The same where no scheme says that it is a URL.
         (rf"(?<![\w.-])[^\s/@:\"'=<>(),]+:[^\s/@\"'<>]+@{_DIGEST}(?=[\w.\[-])", f"{REMOVED}@"),
         (r"\?[^\s\"'<>=?]+=[^\s\"'<>]*", f"?{REMOVED}"),
-        (rf"\b({_WORDS})(\"?'?\s*[:=]\s*){_VALUE}", rf"\1\2{REMOVED}"),
-        (rf"\b({_TOKENS})([\"']?\s*=\s*|[\"']\s*:\s*){_VALUE}", rf"\1\2{REMOVED}"),
+        (rf"(?<![\w-])([\w-]*?(?:{_WORDS}))(\"?'?\s*[:=]\s*){_VALUE}", rf"\1\2{REMOVED}"),
+        (rf"\b((?:{_TOKENS}))([\"']?\s*=\s*|[\"']\s*:\s*){_VALUE}", rf"\1\2{REMOVED}"),
     )
 )
 
