@@ -25,6 +25,9 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 FIELDS: Final = ("model", "reference", "digest", "stage")
 """What a caller may add by ``extra``; anything else in it is not shown."""
 
+# The end says what happened, and is kept.
+_MAX_TRACEBACK: Final = 16 * 1024
+
 # Each request of theirs is a line at "info"; what matters of them is in our own lines.
 _CHATTY: Final = ("httpx", "httpcore", "aiohttp.access", "asyncio", "urllib3", "grpc")
 
@@ -86,8 +89,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _traceback(text: str) -> str:
-    """Redact line by line: the limit on one text's length is not meant for a traceback."""
-    return "\n".join(redact(line) for line in text.splitlines())
+    return redact(text[-_MAX_TRACEBACK:], limit=_MAX_TRACEBACK)
 
 
 def _rfc3339(seconds: float) -> str:

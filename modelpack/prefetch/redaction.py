@@ -44,13 +44,13 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-def redact(text: str) -> str:
+def redact(text: str, *, limit: int = MAX_TEXT) -> str:
     """Return the text without user information, query strings, tokens and passwords.
 
-    Meant for one line for people. Of a text longer than ``MAX_TEXT`` the beginning is kept.
+    Of a text longer than ``limit`` characters the beginning is kept.
     """
-    if len(text) > MAX_TEXT:
-        text = text[: MAX_TEXT - 1] + "…"
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text

@@ -73,7 +73,7 @@ def test_an_exception_is_in_the_same_object(log):
     (line,) = lines(log)
     assert line["message"] == "it failed"
     assert line["exception"].startswith("Traceback")
-    assert line["exception"].endswith("'no: password=[removed]")
+    assert line["exception"].endswith("'no: password=[removed]'")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,20 @@ def test_secrets_do_not_get_in(log, message, extra):
     LOGGER.error("%s", message, extra=extra)
     assert "hunter2" not in log.getvalue()
     assert len(lines(log)) == 1
+
+
+def test_a_key_in_an_exception_does_not_get_in(log):
+    key = "-----BEGIN PRIVATE KEY-----\nhunter2\nhunter2\n-----END PRIVATE KEY-----"
+    LOGGER.error("bad", exc_info=ValueError(f"cannot read {key}, sorry"))
+    (line,) = lines(log)
+    assert "hunter2" not in line["exception"]
+    assert line["exception"] == "ValueError: cannot read [removed], sorry"
+
+
+def test_of_a_long_traceback_the_end_is_kept(log):
+    LOGGER.error("bad", exc_info=ValueError("x" * 100_000 + "the end"))
+    assert lines(log)[0]["exception"].endswith("xxx" + "the end")
+    assert len(log.getvalue()) < 20_000
 
 
 def test_other_extra_members_are_left_out(log):
