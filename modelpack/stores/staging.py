@@ -14,7 +14,6 @@ NUMBER      the partial file number NUMBER of the chunk index
 ```
 """
 
-import ctypes
 import logging
 import os
 import threading
@@ -28,6 +27,7 @@ from modelpack.digest import chunk_hash
 from modelpack.errors import SpaceError
 from modelpack.events import Moved, Observer
 from modelpack.plan import ChunkMap
+from modelpack.stores.blocks import allocate, has_data, sync_file_system, write_back
 from modelpack.stores.files import mapped_errors, sync_directory
 
 _logger = logging.getLogger(__name__)
@@ -119,10 +119,12 @@ class Staging:
 
     def verified(self, chunk: int) -> None:
         """Take note that a chunk is written and matches its hash."""
+        self._write_back(chunk)
         self._note(chunk, reused=False)
 
     def copied(self, chunk: int) -> None:
         """Take note that a chunk was copied from this machine and matches its hash."""
+        self._write_back(chunk)
         self._note(chunk, reused=True)
 
     def read(self, chunk: int) -> bytes:
@@ -134,6 +136,11 @@ class Staging:
     def path(self, number: int) -> Path:
         """Return where file ``number`` is being built."""
         return self.directory / str(number)
+
+    def _write_back(self, chunk: int) -> None:
+        """Keep the disk busy from the first chunk on, so that the last sync is a short one."""
+        with self._file(self._map.file_of[chunk]) as fd:
+            write_back(fd, self._index.offsets[chunk], self._index.lengths[chunk])
 
     def _note(self, chunk: int, *, reused: bool) -> None:
         length = self._index.lengths[chunk]
@@ -173,7 +180,11 @@ class Staging:
         fd = os.open(self.path(number), flags, 0o600)
         size = self._index.files[number].size
         if os.fstat(fd).st_size != size:
-            os.ftruncate(fd, size)
+            try:
+                allocate(fd, size)
+            except BaseException:
+                os.close(fd)
+                raise
         return fd
 
     def _close_surplus(self) -> None:
@@ -209,7 +220,7 @@ class Staging:
             return
         with mapped_errors(f"cannot write to {self.directory}"):
             if len(numbers) >= _SYNCFS_FROM:
-                _syncfs(self._journal)
+                sync_file_system(self._journal)
             else:
                 for number in numbers:
                     with self._file(number) as fd:
@@ -273,10 +284,7 @@ class Staging:
         """Tell whether a chunk that the journal does not list is there all the same."""
         start = self._index.offsets[chunk]
         length = self._index.lengths[chunk]
-        try:
-            if os.lseek(fd, start, os.SEEK_DATA) >= start + length:
-                return False
-        except OSError:  # ENXIO: only a hole from here to the end
+        if not has_data(fd, start, length):
             return False
         return chunk_hash(os.pread(fd, length, start)) == self._index.hash_of(chunk)
 
@@ -335,9 +343,3 @@ class Staging:
             os.unlink(entry.path)
         self.directory.rmdir()
         sync_directory(self.directory.parent)
-
-
-def _syncfs(fd: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

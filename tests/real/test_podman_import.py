@@ -10,6 +10,7 @@ import pytest
 import modelpack
 from tests.support import programs
 from tests.support.command import Command
+from tests.support.extents import written_bytes
 from tests.support.importing import build_shards, reference_for
 from tests.support.samplemodel import build_sample, digests_of
 from tests.support.servers import wait_until
@@ -85,7 +86,7 @@ def test_a_killed_import_goes_on(command, reference, tmp_path):
     process = command.start("pull", reference, "--into", "podman", "--limit-rate", "15M", "-q")
 
     def staged() -> int:
-        return sum(path.stat().st_blocks * 512 for path in home.glob("*/staging/*"))
+        return written_bytes(home.glob("*/staging/*"))
 
     wait_until(lambda: staged() > 12 * MIB, seconds=30)
     process.send_signal(signal.SIGKILL)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Command, complaint
+from tests.support.extents import written_bytes
 from tests.support.registries import DockerRegistry
 from tests.support.samplemodel import build_sample, digests_of
 from tests.support.servers import wait_until
@@ -89,7 +90,7 @@ def test_a_disk_that_fills_up_during_a_pull(small_filesystem, registry, command,
 
 
 def _used(directory: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in directory.glob("*/*"))
+    return written_bytes(directory.glob("*/*"))
 
 
 def test_an_upgrade_that_cannot_fit_leaves_the_old_version(
