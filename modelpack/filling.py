@@ -38,12 +38,14 @@ def fill_staging(
     connections: int,
     max_connections: int | None = None,
     limit_rate: int | None = None,
+    limiter: RateLimiter | None = None,
 ) -> int:
     """Bring the staged files to completion: what is missing is copied locally or fetched.
 
     A normal return proves that every chunk of them is verified and durable. ``announce`` is told
     the plan before anything moves. ``connections`` is how many to start with, ``limit_rate`` in
-    bytes per second. Returns how many bytes were received.
+    bytes per second; a ``limiter``, which other transfers may share, takes its place. Returns how
+    many bytes were received.
 
     Raises:
         IntegrityError, NetworkError, SpaceError: as the download and the disk say; what is
@@ -64,7 +66,7 @@ def fill_staging(
         observer=observer,
         max_connections=max_connections,
         start_connections=connections,
-        limiter=RateLimiter(limit_rate),
+        limiter=limiter or RateLimiter(limit_rate),
     )
     if ranges:
         downloader.run(ranges)

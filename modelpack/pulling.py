@@ -26,6 +26,7 @@ from modelpack.manifest import Index, Manifest
 from modelpack.parallel import for_each
 from modelpack.plainpull import Judge, plain_pull
 from modelpack.plan import ChunkMap
+from modelpack.ratelimit import RateLimiter
 from modelpack.reference import Reference
 from modelpack.reuse import LocalChunks
 from modelpack.selection import Selection
@@ -98,6 +99,7 @@ def pull(
     *,
     gate: Gate | None = None,
     judge: Judge | None = None,
+    limiter: RateLimiter | None = None,
     observer: Observer = ignore,
 ) -> PullResult:
     """Bring a directory to the state of an artifact, and prove it.
@@ -107,7 +109,8 @@ def pull(
     that the manifest's digest covers, and is durable.
 
     ``judge`` is asked about the unpacked files of an artifact without a chunk index, into which
-    ``gate`` could not look, before they get their names.
+    ``gate`` could not look, before they get their names. A ``limiter``, which other transfers may
+    share, takes the place of ``limit_rate``.
 
     Raises:
         NotFoundError: no such reference, or no file matches the selection.
@@ -132,7 +135,7 @@ def pull(
     artifact = load_artifact(repository, manifest)
     selected = _select(artifact.index, chosen.selection)
     with open_destination(destination, watcher) as target:
-        run = _Pull(repository, artifact, selected, target, chosen, watcher)
+        run = _Pull(repository, artifact, selected, target, chosen, limiter, watcher)
         return run.run()
 
 
@@ -184,6 +187,7 @@ class _Pull:
         selected: list[int],
         target: Destination,
         options: PullOptions,
+        limiter: RateLimiter | None,
         observer: _Watcher,
     ) -> None:
         self._repository = repository
@@ -192,6 +196,7 @@ class _Pull:
         self._selected = selected
         self._target = target
         self._options = options
+        self._limiter = limiter
         self._observer = observer
         self._full = options.verify == "full"
 
@@ -274,6 +279,7 @@ class _Pull:
                 connections=self._options.max_connections or plan_connections(),
                 max_connections=self._options.max_connections,
                 limit_rate=self._options.limit_rate,
+                limiter=self._limiter,
             )
         finally:
             local.close()

@@ -11,7 +11,8 @@ Leaves out who the user is (``credentials.py``).
 
 import ssl
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ class ConnectionOptions:
     """Look for stored credentials here only."""
     token_hosts: tuple[str, ...] = ()
     """Hosts besides the registry's own site that may be sent credentials to issue tokens."""
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """URLs that are asked, in this order, before the registry of that name; see ``mirrors.py``."""
+    proxy: str | None = field(default=None, repr=False)
+    """The HTTP proxy for every registry that is not on loopback or in ``NO_PROXY``; None is the one
+    that the environment names."""
     state_directory: Path | None = None
     """Where unfinished uploads are remembered; None is the user's cache directory."""
 

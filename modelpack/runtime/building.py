@@ -24,8 +24,10 @@ from modelpack.metadata import MAX_METADATA_BYTES, build_metadata_layer
 from modelpack.parallel import for_each
 from modelpack.plan import ChunkMap
 from modelpack.pulling import plan_connections
+from modelpack.ratelimit import RateLimiter
 from modelpack.registry.options import ConnectionOptions
 from modelpack.reuse import LocalChunks
+from modelpack.runtime.damage import is_sound, set_aside
 from modelpack.runtime.donors import add_donors
 from modelpack.runtime.grpcapi import AlreadyExistsError, MissingError
 from modelpack.runtime.layers import (
@@ -68,6 +70,7 @@ class Builder:
     seeds: Sequence[Path]
     full: bool
     connection: ConnectionOptions
+    limiter: RateLimiter | None
     observer: Observer
 
     @property
@@ -84,6 +87,7 @@ class Builder:
         present = self._present()
         missing = [number for number, file in enumerate(self._index.files) if file.layer >= present]
         self._take_over(set(missing))
+        set_aside(self.place, self.chain[present:], present, self._index)
         # Nothing is held by the leases of interrupted runs alone any more.
         self.place.drop_older_leases()
         if self.full:
@@ -117,7 +121,7 @@ class Builder:
         """Return how many of the lowest layers have their snapshots, and hold those."""
         client = self.place.client
         for number in reversed(range(len(self.chain))):
-            if client.snapshot(self.chain[number]) is None:
+            if not is_sound(client.snapshot(self.chain[number])):
                 continue
             with suppress(MissingError):  # collected at this very moment
                 client.hold_snapshot(self.chain[number])
@@ -172,6 +176,7 @@ class Builder:
                 connections=self.connection.max_connections or plan_connections(),
                 max_connections=self.connection.max_connections,
                 limit_rate=self.connection.limit_rate,
+                limiter=self.limiter,
             )
         finally:
             local.close()

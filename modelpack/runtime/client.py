@@ -62,6 +62,7 @@ class Snapshot:
     name: str
     parent: str
     kind: SnapshotKind
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +94,15 @@ class Containerd:
         plugins = self._call(_INTROSPECTION, "Plugins", filters=[f"type=={_SNAPSHOTTER_TYPE}"])
         return tuple(item.id for item in plugins.plugins if not item.HasField("init_err"))
 
+    def snapshotter_root(self) -> str | None:
+        """Return the node's path of the directory where the snapshotter keeps its files."""
+        plugins = self._call(
+            _INTROSPECTION,
+            "Plugins",
+            filters=[f"type=={_SNAPSHOTTER_TYPE},id=={self.snapshotter}"],
+        ).plugins
+        return next((item.exports["root"] for item in plugins if item.exports.get("root")), None)
+
     # Leases
 
     def create_lease(self, lease: str, labels: Mapping[str, str]) -> None:
@@ -109,10 +119,21 @@ class Containerd:
         except MissingError:
             return
 
-    def leases(self, label: str, value: str) -> list[str]:
-        """Return the leases that carry a label."""
-        answer = self._call(_LEASES, "List", filters=[f'labels."{label}"=="{value}"'])
+    def leases(self, label: str, value: str | None = None) -> list[str]:
+        """Return the leases that carry a label, of whatever value if ``value`` is None."""
+        wanted = f'labels."{label}"'
+        answer = self._call(
+            _LEASES, "List", filters=[wanted if value is None else f'{wanted}=="{value}"']
+        )
         return [lease.id for lease in answer.leases]
+
+    def leased_snapshots(self, lease: str) -> list[str]:
+        """Return the keys of this snapshotter's snapshots that a lease holds by name."""
+        try:
+            resources = self._call(_LEASES, "ListResources", id=lease).resources
+        except MissingError:
+            return []
+        return [item.id for item in resources if item.type == f"snapshots/{self.snapshotter}"]
 
     def hold_snapshot(self, key: str) -> None:
         """Have this client's lease keep a snapshot and those below it.
@@ -163,7 +184,11 @@ class Containerd:
         self._snapshots("Commit", key=key, name=name, labels=labels)
 
     def remove_snapshot(self, key: str) -> None:
-        """Remove a snapshot if it is there."""
+        """Remove a snapshot if it is there.
+
+        Raises:
+            HeldError: another snapshot lies on it, so it may be mounted.
+        """
         try:
             self._snapshots("Remove", key=key)
         except MissingError:
@@ -180,6 +205,31 @@ class Containerd:
         """Return the snapshots that carry a label."""
         answers = self._snapshots("List", filters=[f'labels."{label}"=="{value}"'])
         return [_snapshot(info) for answer in answers for info in answer.info]
+
+    def all_snapshots(self) -> dict[str, Snapshot]:
+        """Return the records of all snapshots by their keys."""
+        found = [_snapshot(info) for answer in self._snapshots("List") for info in answer.info]
+        return {item.name: item for item in found}
+
+    def label_snapshot(self, key: str, labels: Mapping[str, str]) -> None:
+        """Set labels of a snapshot.
+
+        Raises:
+            MissingError: there is no such snapshot.
+        """
+        self._snapshots(
+            "Update",
+            info={"name": key, "labels": labels},
+            update_mask={"paths": _label_paths(labels)},
+        )
+
+    def usage(self, key: str) -> int:
+        """Return how many bytes of disk a snapshot takes, those below it left out.
+
+        Raises:
+            MissingError: there is no such snapshot.
+        """
+        return int(self._snapshots("Usage", key=key).size)
 
     def _snapshots(self, method: str, **fields: Any) -> Any:
         return self._call(_SNAPSHOTS, method, snapshotter=self.snapshotter, **fields)
@@ -223,6 +273,11 @@ class Containerd:
         digest.check(data, f"content {digest} of containerd")
         return data
 
+    def content_sizes(self) -> dict[str, int]:
+        """Return the sizes of all blobs by their digests."""
+        answers = self._call(_CONTENT, "List")
+        return {info.digest: int(info.size) for answer in answers for info in answer.info}
+
     # Images
 
     def images(self) -> list[ImageRecord]:
@@ -253,6 +308,13 @@ class Containerd:
         fields = {**_image_fields(record), "labels": dict(labels)}
         self._update_image(fields, _label_paths(labels))
 
+    def delete_image(self, name: str) -> None:
+        """Delete an image record if it is there; what it alone held is collected sometime."""
+        try:
+            self._call(_IMAGES, "Delete", name=name)
+        except MissingError:
+            return
+
     def _update_image(self, fields: Mapping[str, Any], paths: Sequence[str]) -> None:
         self._call(_IMAGES, "Update", image=fields, update_mask={"paths": paths})
 
@@ -272,7 +334,12 @@ def _mounts(messages: Sequence[Any]) -> tuple[Mount, ...]:
 
 
 def _snapshot(message: Any) -> Snapshot:
-    return Snapshot(name=message.name, parent=message.parent, kind=SnapshotKind(message.kind))
+    return Snapshot(
+        name=message.name,
+        parent=message.parent,
+        kind=SnapshotKind(message.kind),
+        labels=dict(message.labels),
+    )
 
 
 def _image(message: Any) -> ImageRecord:

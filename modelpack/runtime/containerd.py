@@ -23,6 +23,7 @@ from modelpack.connect import open_repository
 from modelpack.errors import UsageError
 from modelpack.events import Observer, ignore
 from modelpack.pulling import VERIFY_LEVELS, Gate, PullResult
+from modelpack.ratelimit import RateLimiter
 from modelpack.reference import Reference, RegistryReference, parse_reference
 from modelpack.registry.credentials import Credentials, find_credentials
 from modelpack.registry.options import ConnectionOptions
@@ -30,6 +31,7 @@ from modelpack.runtime import records
 from modelpack.runtime.building import Builder, Built, announce
 from modelpack.runtime.client import Containerd
 from modelpack.runtime.cri import CriImages
+from modelpack.runtime.damage import is_sound
 from modelpack.runtime.grpcapi import Connection
 from modelpack.runtime.mounts import Host
 from modelpack.runtime.options import NAMESPACE, SOCKET, ImportOptions, ImportResult
@@ -62,6 +64,7 @@ def import_from(
     *,
     connection: ConnectionOptions | None = None,
     gate: Gate | None = None,
+    limiter: RateLimiter | None = None,
     observer: Observer = ignore,
 ) -> ImportResult:
     """Bring the model at a repository's reference into containerd, and prove it.
@@ -69,7 +72,8 @@ def import_from(
     Idempotent: snapshots that are there are kept, an interrupted import goes on where it stopped,
     and of two at once for one model the second finds all done. A normal return proves that
     every file's chunks have the hashes of an index that the manifest's digest covers, and that
-    CRI knows the image under the reference's names.
+    CRI knows the image under the reference's names. A ``limiter``, which other transfers may
+    share, takes the place of the connection's own rate.
 
     Raises:
         UsageError: the image is not one that can be imported, or containerd not one that takes it.
@@ -105,6 +109,7 @@ def import_from(
             config=config,
             options=options,
             connection=connection or ConnectionOptions(),
+            limiter=limiter,
             observer=warnings,
         )
         return job.run()
@@ -155,6 +160,7 @@ class _Import:
     config: bytes
     options: ImportOptions
     connection: ConnectionOptions
+    limiter: RateLimiter | None
     observer: Warnings
 
     def run(self) -> ImportResult:
@@ -181,6 +187,7 @@ class _Import:
                 seeds=self.options.seeds,
                 full=self.options.verify == "full",
                 connection=self.connection,
+                limiter=self.limiter,
                 observer=self.observer,
             )
             built = builder.run()
@@ -196,7 +203,7 @@ class _Import:
         return (
             self.options.verify != "full"
             and not has_leftovers(self.client, self.artifact.manifest.digest)
-            and self.client.snapshot(chain[-1]) is not None
+            and is_sound(self.client.snapshot(chain[-1]))
             and records.is_recorded(
                 self.client, self.cri, self.name, self.artifact.manifest, pin=self.options.pin
             )

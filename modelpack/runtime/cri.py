@@ -31,6 +31,11 @@ class ImageState:
     repo_digests: tuple[str, ...]
     pinned: bool
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its references."""
+        return self.repo_tags + self.repo_digests
+
 
 @dataclass(frozen=True, slots=True)
 class CriImages:

@@ -59,6 +59,10 @@ class MissingError(NotFoundError):
     """The runtime has no thing of that name."""
 
 
+class HeldError(ModelpackError):
+    """The runtime refuses because something else still builds on the thing."""
+
+
 class Connection:
     """A connection to a runtime's socket; thread-safe."""
 
@@ -115,7 +119,7 @@ class Connection:
         is made again until patience ends, so it must be one that may be made twice.
 
         Raises:
-            MissingError, AlreadyExistsError: as the runtime says.
+            MissingError, AlreadyExistsError, HeldError: as the runtime says.
             UsageError: the runtime has no such service, or does not accept the arguments.
             AuthError: this user may not.
             SpaceError: the runtime has no space left.
@@ -174,6 +178,8 @@ class Connection:
                 return MissingError(message)
             case "ALREADY_EXISTS":
                 return AlreadyExistsError(message)
+            case "FAILED_PRECONDITION":
+                return HeldError(message)
             case "PERMISSION_DENIED" | "UNAUTHENTICATED":
                 return AuthError(message)
             case "UNIMPLEMENTED":

@@ -112,9 +112,19 @@ def record_through_cri(
         names.append(tag)
     if pin:
         for each in names:
-            client.label_image(ImageRecord(name=each, target=target), {_PIN: _PINNED})
+            client.label_image(ImageRecord(name=each, target=target), pin_labels(pinned=True))
     _wait_until_seen(cri, image_id, tag, pin=pin)
     return image_id
+
+
+def pin_labels(*, pinned: bool) -> dict[str, str]:
+    """Return the labels of a record that keep the kubelet's collection away, or let it come."""
+    return {_PIN: _PINNED if pinned else ""}
+
+
+def is_pinned(record: ImageRecord) -> bool:
+    """Tell whether a record keeps the kubelet's collection away from its image."""
+    return record.labels.get(_PIN) == _PINNED
 
 
 def unpin_superseded(client: Containerd, digest: Digest) -> None:
@@ -123,9 +133,9 @@ def unpin_superseded(client: Containerd, digest: Digest) -> None:
     if any(_is_tag(record.name) for record in records):
         return
     for record in records:
-        if record.labels.get(_PIN) == _PINNED:
+        if is_pinned(record):
             with suppress(MissingError):
-                client.label_image(record, {_PIN: ""})
+                client.label_image(record, pin_labels(pinned=False))
 
 
 def record_directly(client: Containerd, name: RegistryReference, manifest: Manifest) -> str:

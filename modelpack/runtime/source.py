@@ -48,10 +48,18 @@ def fetch_image(
         PolicyError: ``gate`` refuses.
         IntegrityError: the documents contradict each other.
     """
-    reference = repository.reference
     manifest = resolve_model(repository, observer)
     if gate is not None:
-        gate(reference, manifest)
+        gate(repository.reference, manifest)
+    return manifest, fetch_config(repository, manifest)
+
+
+def fetch_config(repository: Repository, manifest: Manifest) -> bytes:
+    """Return the config of an image that can be imported, verified.
+
+    Raises: as ``fetch_image``.
+    """
+    reference = repository.reference
     if not is_packed(manifest):
         raise UsageError(
             f"{reference} was not packed by modelpack; let the container runtime pull it itself"
@@ -69,7 +77,7 @@ def fetch_image(
         raise FormatError(f"{reference}: its image config lists no layers") from error
     if listed != [str(layer.digest) for layer in manifest.layers]:
         raise IntegrityError(f"{reference}: its image config lists other layers")
-    return manifest, config
+    return config
 
 
 def check_platform(reference: Reference, config: bytes) -> None:

@@ -30,6 +30,7 @@ from modelpack.runtime.client import Containerd, Mount, SnapshotKind
 from modelpack.runtime.grpcapi import AlreadyExistsError, MissingError
 from modelpack.runtime.mounts import Host
 from modelpack.runtime.records import SNAPSHOT_REF
+from modelpack.stores.blocks import has_data
 from modelpack.stores.staging import JOURNAL
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ IMPORT_LABEL = OUR_PREFIX + "import"
 """On leases and unfinished snapshots: which model's import they belong to."""
 
 _EXPIRE_LABEL = "containerd.io/gc.expire"
+_STAGING = "staging"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What an abandoned import may hold on to: a day, plus what a slow line of 1 MB/s takes.
 _LEASE_TIME = timedelta(days=1)
 _SLOWEST_RATE = 1_000_000
@@ -48,6 +51,27 @@ _MAX_ROUNDS = 100
 def has_leftovers(client: Containerd, model: Digest) -> bool:
     """Tell whether an import of a model is running, or was interrupted and left something."""
     return bool(client.leases(IMPORT_LABEL, _short(model)))
+
+
+def abandon(client: Containerd, host: Host, model: Digest) -> None:
+    """Drop what an interrupted import of a model left; one that runs is left alone."""
+    leases = client.leases(IMPORT_LABEL, _short(model))
+    if not leases:
+        return
+    lock = -1
+    try:
+        with suppress(MissingError, FileNotFoundError):
+            mounts = client.mounts(_key(_short(model), _STAGING))
+            directory = host.writable_directory(mounts)
+            lock = os.open(directory, _DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for lease in leases:
+            client.delete_lease(lease, collect=lease == leases[-1])
+    except BlockingIOError:
+        _logger.debug("an import of %s runs", model)
+    finally:
+        if lock >= 0:
+            os.close(lock)
 
 
 class Workplace:
@@ -74,6 +98,8 @@ class Workplace:
         Snapshots that are committed but not recorded are worth it; damaged ones must not be held,
         or removing the image would not remove them.
         """
+        self.leave = False
+        """Whether a normal end, too, leaves lease and staging for the next run."""
         self._observer = observer
         self._model = _short(model)
         self._lifetime = _LEASE_TIME + timedelta(seconds=total_bytes // _SLOWEST_RATE)
@@ -87,11 +113,11 @@ class Workplace:
 
     def key(self, name: str) -> str:
         """Return the key of one of this import's unfinished snapshots."""
-        return f"modelpack-{self._model}-{name}"
+        return _key(self._model, name)
 
     def unfinished(self) -> list[str]:
         """Return the keys of active layer snapshots that an interrupted run left behind."""
-        staging = self.key("staging")
+        staging = self.key(_STAGING)
         return [
             item.name
             for item in self.client.snapshots(IMPORT_LABEL, self._model)
@@ -150,7 +176,7 @@ class Workplace:
         self.client.create_lease(
             lease, {**self.labels, _EXPIRE_LABEL: expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
         )
-        mounts = self.prepare(self.key("staging"), "", {})
+        mounts = self.prepare(self.key(_STAGING), "", {})
         directory = self.host.writable_directory(mounts)
         self._lock = self._open(directory)
         try:
@@ -159,9 +185,9 @@ class Workplace:
             self._wait(lease)
             return False
         # Whoever had the lock may have finished, and taken the snapshot along.
-        if self.host.writable_directory(self.client.mounts(self.key("staging"))) != directory:
+        if self.host.writable_directory(self.client.mounts(self.key(_STAGING))) != directory:
             return False
-        self.staging = directory / "staging"
+        self.staging = directory / _STAGING
         return True
 
     def _open(self, directory: Path) -> int:
@@ -173,9 +199,9 @@ class Workplace:
             AuthError: this user may not enter it.
         """
         try:
-            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(directory, _DIRECTORY)
         except FileNotFoundError as error:
-            self.client.mounts(self.key("staging"))
+            self.client.mounts(self.key(_STAGING))
             raise UsageError(
                 f"containerd keeps its files at {directory}, which cannot be seen from here; in a "
                 "container, mount the node's file system and name it with --host-root"
@@ -198,9 +224,9 @@ class Workplace:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and not self.leave:
                 self._clear()
-            elif not self._holds_anything():
+            elif kind is not None and not self._holds_anything():
                 with suppress(ModelpackError):  # the lease expires
                     self._clear()
         finally:
@@ -213,7 +239,7 @@ class Workplace:
             return self.keep
         try:
             with os.scandir(self.staging) as entries:
-                return any(entry.name != JOURNAL and entry.stat().st_blocks for entry in entries)
+                return any(entry.name != JOURNAL and _has_data(entry.path) for entry in entries)
         except FileNotFoundError:
             return False
         except OSError:
@@ -222,7 +248,7 @@ class Workplace:
     def _clear(self) -> None:
         """Remove what is left and the lease, and wait until containerd has collected it."""
         self.drop_older_leases()
-        self.client.remove_snapshot(self.key("staging"))
+        self.client.remove_snapshot(self.key(_STAGING))
         if self.client.lease is not None:
             replace(self.client, lease=None).delete_lease(self.client.lease, collect=True)
 
@@ -236,6 +262,18 @@ class Workplace:
         if lease is not None:
             with suppress(ModelpackError):  # it expires
                 self.client.delete_lease(lease)
+
+
+def _key(model: str, name: str) -> str:
+    return f"modelpack-{model}-{name}"
+
+
+def _has_data(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return has_data(fd, 0, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
 
 
 def _short(model: Digest) -> str:

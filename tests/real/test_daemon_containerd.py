@@ -1,0 +1,468 @@
+"""What the daemon does with a node's containerd: see, install, remove, scrub and repair models."""
+
+import os
+import threading
+
+import pytest
+
+import modelpack
+from modelpack.descriptor import OUR_PREFIX
+from modelpack.digest import Digest
+from modelpack.errors import NetworkError, NotFoundError, PolicyError, UsageError
+from modelpack.events import Finished, Moved
+from modelpack.prefetch.config import Network, RuntimeOptions
+from modelpack.prefetch.node import InUseError, used_bytes
+from modelpack.prefetch.nodes import open_node
+from modelpack.ratelimit import RateLimiter
+from modelpack.runtime.client import Containerd
+from tests.support.daemonnode import install, place_on, scrub
+from tests.support.importing import (
+    MIB,
+    assert_mounts,
+    build_shards,
+    clean_node,
+    options,
+    reference_for,
+)
+from tests.support.models import copy_tree, one_shard, write_files
+from tests.support.nodestate import (
+    assert_nothing_unfinished,
+    collect_garbage,
+    disk_use,
+    lease_ids,
+    snapshot_directories,
+)
+
+GROUP = "daemon-node"
+
+pytestmark = [
+    pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
+    pytest.mark.root,
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def reference(docker_registry, request):
+    return reference_for(docker_registry, GROUP, request.node.name)
+
+
+@pytest.fixture
+def node(containerd_node):
+    with clean_node(containerd_node, GROUP) as node:
+        yield node
+
+
+@pytest.fixture
+def place(node):
+    return place_on(node)
+
+
+@pytest.fixture
+def model(tmp_path, reference):
+    """A model of three shards of 3 MiB, pushed; ``model.digest`` is its manifest's."""
+
+    class Pushed:
+        path = build_shards(tmp_path / "model", megabytes=3)
+        digest = Digest.parse(modelpack.push(path, reference).digest)
+
+    return Pushed
+
+
+@pytest.fixture
+def siblings(tmp_path, reference):
+    """Two versions, digest and directory each, that differ in the last of three large layers."""
+    old = build_shards(tmp_path / "one")
+    new = copy_tree(old, tmp_path / "two")
+    write_files(new, {"w2.safetensors": one_shard([*range(20, 29), 99], size=MIB)})
+    second = reference.replace(":v1", ":v2")
+    return second, [
+        (Digest.parse(modelpack.push(path, name).digest), path)
+        for name, path in [(reference, old), (second, new)]
+    ]
+
+
+@pytest.fixture
+def upgrade(tmp_path, model, reference):
+    """A second version, in which the first shard has another tensor; its tag and digest."""
+    path = copy_tree(model.path, tmp_path / "new")
+    write_files(path, {"w0.safetensors": one_shard([0, 1, 99], size=MIB)})
+    second = reference.replace(":v1", ":v2")
+    return second, Digest.parse(modelpack.push(path, second).digest), path
+
+
+def mine(place, digest):
+    return next((item for item in place.models() if item.digest == digest), None)
+
+
+# --- seeing -----------------------------------------------------------------------------------------
+
+
+def test_it_is_there_once_it_is_installed(node, place, model, reference):
+    place.check()
+    assert mine(place, model.digest) is None
+    found = place.resolve(reference, gate=None)
+    assert found.manifest.digest == model.digest
+    before = disk_use(*snapshot_directories(node))
+    result = install(place, reference, model.digest)
+    assert result.fetched_bytes >= result.bytes > 9 * MIB
+    assert result.digest == model.digest
+    item = mine(place, model.digest)
+    repository = reference.rpartition(":")[0]
+    assert set(item.names) == {reference, f"{repository}@{model.digest}"}
+    assert item.pinned
+    taken = disk_use(*snapshot_directories(node)) - before
+    assert taken <= used_bytes([item]) <= taken + 100_000
+    assert used_bytes([item]) <= found.total_bytes + 20_000
+    assert place.unfinished_bytes() == 0
+    assert_mounts(node, reference, model.path)
+
+
+def test_a_stock_pull_takes_twice_the_disk(node, place, model, reference):
+    node.pull_image(reference)
+    item = mine(place, model.digest)
+    assert not item.pinned
+    assert used_bytes([item]) > 18 * MIB
+    place.remove(model.digest)
+    assert mine(place, model.digest) is None
+
+
+def test_versions_share_what_is_the_same(node, place, siblings, reference):
+    """The layers below the first that differs are the same snapshots."""
+    second, ((digest, _), (other, path)) = siblings
+    install(place, reference, digest)
+    install(place, second, other)
+    both = [mine(place, digest), mine(place, other)]
+    keys = [{part.key for part in item.parts} for item in both]
+    assert len(keys[0] & keys[1]) == 2
+    assert used_bytes(both) + 20 * MIB < used_bytes(both[:1]) + used_bytes(both[1:])
+    place.remove(digest)
+    assert_mounts(node, second, path)
+    assert used_bytes([mine(place, other)]) == used_bytes(both[1:])
+
+
+def test_the_disk_that_is_free(node, place):
+    status = os.statvfs(node.root)
+    assert abs(place.free_bytes() - status.f_bavail * status.f_frsize) < 500 * MIB
+
+
+def test_the_gate_is_asked_for_the_configured_reference(place, model, reference):
+    asked = []
+
+    def gate(name, manifest):
+        asked.append((str(name), manifest.digest))
+        if len(asked) == 3:
+            raise PolicyError("unsigned")
+
+    place.resolve(reference, gate=gate)
+    install(place, reference, model.digest, gate=gate)
+    assert asked == [(reference, model.digest)] * 2
+    with pytest.raises(PolicyError, match="unsigned"):
+        place.resolve(reference, gate=gate)
+
+
+def test_a_reference_that_means_another_version(place, model, reference):
+    other = Digest.of(b"other")
+    with pytest.raises(UsageError, match="cannot be installed as"):
+        install(place, f"{reference}@{other}", model.digest)
+
+
+def test_a_socket_where_nobody_listens(tmp_path):
+    runtime = RuntimeOptions(kind="containerd", address=tmp_path / "socket")
+    with pytest.raises(NetworkError, match="there is no such socket"):
+        open_node(runtime, Network()).check()
+
+
+# --- in use -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["tag", "id"])
+def test_what_is_mounted_is_not_removed(by, node, place, model, reference):
+    """Promise 3: nothing mounted is ever evicted."""
+    install(place, reference, model.digest)
+    assert place.mounted() == frozenset()
+    name = reference if by == "tag" else node.image_status(reference).id
+    with node.container(image_volumes={"/models": name}) as container:
+        assert place.mounted() == {model.digest}
+        with pytest.raises(InUseError, match="is mounted by a container"):
+            place.remove(model.digest)
+        assert node.image_status(reference).pinned
+        container.exec(["sha256sum", "/models/w0.safetensors"])
+        assert place.mounted() == {model.digest}
+    assert place.mounted() == frozenset()
+    place.remove(model.digest)
+    place.remove(model.digest)
+    assert node.image_status(reference) is None
+    assert_nothing_unfinished(node)
+
+
+def test_a_mount_between_the_question_and_the_removal(node, place, model, reference, monkeypatch):
+    """Promise 3, in the worst moment: it gets its names back."""
+    install(place, reference, model.digest)
+    status = node.image_status(reference)
+    delete = Containerd.delete_image
+    containers = []
+
+    def mount_first(self, name):
+        if not containers:
+            lent = node.container(image_volumes={"/models": reference})
+            containers.append((lent, lent.__enter__()))
+        delete(self, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Containerd, "delete_image", mount_first)
+        with pytest.raises(InUseError):
+            place.remove(model.digest)
+    lent, container = containers[0]
+    try:
+        container.exec(["sha256sum", "/models/w0.safetensors"])
+        assert mine(place, model.digest) is not None
+    finally:
+        lent.__exit__(None, None, None)
+    assert sorted(node.image_status(reference).repo_digests) == sorted(status.repo_digests)
+    assert_mounts(node, reference, model.path)
+
+
+def test_two_manifests_of_one_config(node, place, model, reference):
+    """Their images have one id, and removing one leaves the other."""
+    second = reference.replace(":v1", ":v2")
+    digest = Digest.parse(
+        modelpack.push(model.path, second, annotations={"com.example.build": "2"}).digest
+    )
+    assert digest != model.digest
+    install(place, reference, model.digest)
+    install(place, second, digest)
+    image = node.image_status(second).id
+    assert node.image_status(reference).id == image
+    place.remove(digest)
+    assert mine(place, digest) is None
+    assert_mounts(node, reference, model.path)
+    assert_mounts(node, image, model.path)
+
+
+def test_pinning(node, place, model, reference):
+    install(place, reference, model.digest)
+    place.pin(model.digest, pinned=False)
+    assert not mine(place, model.digest).pinned
+    place.pin(model.digest, pinned=True)
+    assert mine(place, model.digest).pinned
+
+
+def test_a_tag_that_goes_on_and_back(node, place, model, upgrade, reference):
+    """The version before keeps its pin and its name by digest; a rollback moves the tag."""
+    _, digest, new = upgrade
+    install(place, reference, model.digest)
+    modelpack.copy(f"{reference.rpartition(':')[0]}@{digest}", reference)
+    install(place, reference, digest)
+    assert mine(place, model.digest).pinned
+    assert mine(place, model.digest).names == (f"{reference.rpartition(':')[0]}@{model.digest}",)
+    assert_mounts(node, reference, new)
+    back = install(place, reference, model.digest)
+    assert back.fetched_bytes < 100_000
+    assert_mounts(node, reference, model.path)
+
+
+# --- interrupted ------------------------------------------------------------------------------------
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("when", [Moved, Finished], ids=["fetching", "committing"])
+def test_what_is_unfinished_counts_and_can_be_dropped(when, node, place, model, reference):
+    seen = []
+
+    def observe(event):
+        if isinstance(event, when):
+            seen.append(event)
+            if len(seen) == 3:
+                raise StopHereError
+
+    with pytest.raises(StopHereError):
+        install(place, reference, model.digest, observer=observe)
+    assert mine(place, model.digest) is None
+    least = 0 if when is Moved else 9 * MIB
+    assert least < place.unfinished_bytes() < 10 * MIB
+    place.abandon(model.digest)
+    assert place.unfinished_bytes() == 0
+    place.abandon(model.digest)
+    assert_nothing_unfinished(node)
+
+
+def test_an_import_that_runs_is_not_abandoned(node, place, model, reference):
+    tried = []
+
+    def observe(event):
+        if isinstance(event, Moved) and not tried:
+            tried.append(place.abandon(model.digest))
+
+    install(place, reference, model.digest, observer=observe)
+    assert tried
+    assert_mounts(node, reference, model.path)
+
+
+# --- scrub and repair -------------------------------------------------------------------------------
+
+
+def find_file(node, name):
+    return next(path / name for path in snapshot_directories(node) if (path / name).exists())
+
+
+def damage(node, how):
+    """Damage the model's snapshots in one way; return the path that is wrong then."""
+    path = find_file(node, "w1.safetensors")
+    status = path.stat()
+    if how == "bytes":
+        with path.open("r+b") as file:
+            file.seek(2 * MIB)
+            file.write(b"rotten")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif how == "length":
+        os.truncate(path, 100)
+    elif how == "missing":
+        path.unlink()
+    elif how == "link":
+        path.unlink()
+        path.symlink_to("/etc/shadow")
+    elif how == "mode":
+        path.chmod(0o777)
+    elif how == "stranger":
+        (path.parent / "more.txt").write_text("x")
+        return "more.txt"
+    else:
+        find_file(node, ".modelpack/model.json").write_bytes(b"{}")
+        return ".modelpack"
+    return "w1.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("how", "refetched"),
+    [
+        ("bytes", 1.2 * MIB),
+        ("length", 3.2 * MIB),
+        ("missing", 3.2 * MIB),
+        ("link", 3.2 * MIB),
+        ("mode", 0.1 * MIB),
+        ("stranger", 0.1 * MIB),
+        ("metadata", 0.1 * MIB),
+    ],
+)
+def test_damage_is_found_and_repaired(how, refetched, node, place, model, reference):
+    """Promise 1, later: what went bad on the disk is not served to new containers."""
+    install(place, reference, model.digest)
+    assert scrub(place, model.digest) == ()
+    path = damage(node, how)
+    found = scrub(place, model.digest)
+    assert [item.path for item in found] == [path]
+    assert found[0].digest == model.digest
+    place.quarantine(model.digest, found)
+    assert mine(place, model.digest) is None
+    assert node.image_status(reference) is None
+    done = install(place, reference, model.digest)
+    assert done.fetched_bytes < refetched
+    assert scrub(place, model.digest) == ()
+    assert_mounts(node, reference, model.path)
+    assert_nothing_unfinished(node)
+
+
+def test_damage_while_it_is_mounted_waits(node, place, model, reference):
+    install(place, reference, model.digest)
+    with node.container(image_volumes={"/models": reference}) as container:
+        damage(node, "bytes")
+        found = scrub(place, model.digest)
+        place.quarantine(model.digest, found)
+        assert node.image_status(reference) is None
+        container.exec(["ls", "/models/w1.safetensors"])
+        with pytest.raises(InUseError, match="delete the pods that mount"):
+            install(place, reference, model.digest)
+        assert mine(place, model.digest) is None
+    install(place, reference, model.digest)
+    assert scrub(place, model.digest) == ()
+    assert_mounts(node, reference, model.path)
+
+
+def test_all_that_share_a_damaged_snapshot_are_taken_out(node, place, siblings, reference):
+    second, ((digest, old), (other, new)) = siblings
+    install(place, reference, digest)
+    install(place, second, other)
+    find_file(node, "w1.safetensors").write_bytes(bytes(10 * MIB))
+    place.quarantine(digest, scrub(place, digest))
+    assert place.models() == ()
+    collect_garbage(node)
+    install(place, second, other)
+    install(place, reference, digest)
+    assert scrub(place, digest) == scrub(place, other) == ()
+    assert_mounts(node, reference, old)
+    assert_mounts(node, second, new)
+
+
+def test_a_quarantine_that_was_cut_off(node, place, model, reference, monkeypatch):
+    """The marks are made first, and whoever imports next heeds them."""
+    install(place, reference, model.digest)
+    damage(node, "bytes")
+    found = scrub(place, model.digest)
+
+    def stop(*_):
+        raise StopHereError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("modelpack.runtime.scrubbing.Workplace", stop)
+        with pytest.raises(StopHereError):
+            place.quarantine(model.digest, found)
+    assert mine(place, model.digest) is None
+    modelpack.runtime.containerd.import_model(reference, options(node))
+    assert scrub(place, model.digest) == ()
+    assert_mounts(node, reference, model.path)
+
+
+def test_a_scrub_says_nothing_of_what_is_removed_meanwhile(node, place, model, reference):
+    install(place, reference, model.digest)
+    removed = []
+
+    def remove():
+        if not removed:
+            removed.append(True)
+            for lease in lease_ids(node):
+                node.ctr("leases", "rm", "--sync", lease)
+            place.remove(model.digest)
+        return False
+
+    assert place.scrub(model.digest, limiter=RateLimiter(None), stop=remove) == ()
+    with pytest.raises(NotFoundError):
+        scrub(place, model.digest)
+
+
+def test_what_a_killed_daemon_held_is_dropped_by_the_next(node, place, model, reference):
+    install(place, reference, model.digest)
+    node.ctr("leases", "create", "--id", "left", f"{OUR_PREFIX}hold=1")
+    place.check()
+    assert lease_ids(node) == set()
+
+
+def test_a_rate_is_kept(place, model, reference):
+    waited = []
+    limiter = RateLimiter(10 * MIB, sleep=waited.append)
+    install(place, reference, model.digest)
+    place.scrub(model.digest, limiter=limiter, stop=lambda: False)
+    assert waited
+
+
+def test_several_threads(node, place, model, upgrade, reference):
+    second, digest, new = upgrade
+    workers = [
+        threading.Thread(target=install, args=(place, name, wanted))
+        for name, wanted in [(reference, model.digest), (second, digest)]
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        place.models(), place.mounted(), place.unfinished_bytes()
+    for worker in workers:
+        worker.join()
+    assert_mounts(node, reference, model.path)
+    assert_mounts(node, second, new)
