@@ -7,50 +7,82 @@ is said on it.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
-MAX_CONNECTIONS = 128
-"""At once; scrapers, probes and people's browsers are a handful."""
-MAX_SECONDS = 30.0
-"""For one request and its answer, of which the longest is a few hundred kilobytes."""
+# Of the event loop: one in which a connection is made, one in which an aborted one is lost, and some
+# to spare.
+_ROUNDS = 50
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How many connections of one listener are open."""
+    """The bounds on one listener's connections."""
 
-    def __init__(self, *, connections: int = MAX_CONNECTIONS, seconds: float = MAX_SECONDS) -> None:
-        self.connections = connections
-        self.seconds = seconds
-        self.open = 0
+    connections: int = 128
+    """At once; scrapers, probes and people's browsers are a handful."""
+    seconds: float = 30.0
+    """For one request and its answer, of which the longest is a few hundred kilobytes."""
+
+
+class Connections:
+    """The connections of one listener that are open; used in the event loop's thread only."""
+
+    def __init__(self, make: Callable[[], asyncio.Protocol], limits: Limits) -> None:
+        """Bound connections, each of which is served by a protocol that ``make`` returns."""
+        self.make = make
+        self.limits = limits
+        self.open: set[asyncio.Transport] = set()
+        self.coming = 0
+        """Accepted, and about to be made."""
+
+    def __call__(self) -> "BoundedConnection":
+        """Return the protocol for one more, as ``create_server`` asks."""
+        self.coming += 1
+        return BoundedConnection(self)
+
+    async def end(self) -> None:
+        """Hang up on everybody, after nobody is let in any more."""
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0)
+            for transport in self.open:
+                transport.abort()
+            if not self.open and not self.coming:
+                return
 
 
 class BoundedConnection(asyncio.Protocol):
-    """Passes everything on to the protocol that ``make`` returns, within ``limits``."""
+    """Passes everything on to a protocol of its own, within the limits."""
 
-    def __init__(self, make: Callable[[], asyncio.Protocol], limits: Limits) -> None:
-        self._make = make
-        self._limits = limits
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or hang up where there are too many already."""
         assert isinstance(transport, asyncio.Transport)
-        if self._limits.open >= self._limits.connections:
+        limits = self._connections.limits
+        refused = len(self._connections.open) >= limits.connections
+        self._connections.coming -= 1
+        self._connections.open.add(transport)
+        self._transport = transport
+        if refused:
             transport.abort()
             return
-        self._limits.open += 1
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._limits.seconds, transport.abort)
-        self._inner = self._make()
+        self._timer = loop.call_later(limits.seconds, transport.abort)
+        self._inner = self._connections.make()
         self._inner.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Make room for another."""
-        if self._inner is None or self._timer is None:
-            return
-        self._timer.cancel()
-        self._limits.open -= 1
-        self._inner.connection_lost(exc)
+        if self._transport is not None:
+            self._connections.open.discard(self._transport)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._inner is not None:
+            self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Pass on what arrived."""

@@ -54,6 +54,10 @@ def application(
             done = redact(await loop.run_in_executor(executor, call))
         except ModelpackError as error:
             return web.json_response({"error": redact(str(error))}, status=_status_of(error))
+        except Exception:
+            _logger.exception("%s failed", verb, extra={"model": name})
+            said = f"the daemon could not {verb}, by a fault of its own; its log says more"
+            return web.json_response({"error": said}, status=500)
         _logger.info("%s by request: %s", verb, done, extra={"model": name})
         return web.json_response({"done": done})
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from modelpack.prefetch.control import Control
 from modelpack.prefetch.status import DaemonStatus
 from modelpack.prefetch.web import Endpoints, private, public
-from modelpack.prefetch.web.connections import BoundedConnection, Limits
+from modelpack.prefetch.web.connections import Connections, Limits
 from modelpack.prefetch.web.sockets import control_socket, format_address, tcp_socket
 
 _logger = logging.getLogger(__name__)
@@ -102,14 +102,21 @@ class _Server:
         runners = [await self._begin(*listener) for listener in self._listeners]
         self._started.set_result(lambda: _stop(loop, over))
         await over.wait()
-        for listening, runner in runners:
+        for listening, _, _ in runners:
+            for bound in listening.sockets:
+                loop.remove_reader(bound)
+        # Who was let in before that has a transport one round later. A server that is closed at
+        # once drops such a connection without closing it.
+        await asyncio.sleep(0)
+        for listening, runner, connections in runners:
             listening.close()
             await runner.cleanup()
+            await connections.end()
 
     @staticmethod
     async def _begin(
         bound: socket.socket, app: web.Application, limits: Limits
-    ) -> tuple[asyncio.Server, web.AppRunner]:
+    ) -> tuple[asyncio.Server, web.AppRunner, Connections]:
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -122,10 +129,11 @@ class _Server:
         await runner.setup()
         make = runner.server
         assert make is not None
-        loop = asyncio.get_running_loop()
+        connections = Connections(make, limits)
         # The loop closes its own copy; the caller's stays the caller's.
         copy = bound.dup()
-        return await loop.create_server(lambda: BoundedConnection(make, limits), sock=copy), runner
+        server = await asyncio.get_running_loop().create_server(connections, sock=copy)
+        return server, runner, connections
 
 
 def _stop(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:

@@ -34,4 +34,4 @@ def hung(status: DaemonStatus, *, now: float) -> str | None:
 
 def unready(status: DaemonStatus) -> tuple[str, ...]:
     """Return why the node is not ready, a line each; empty when it is."""
-    return tuple(redact(reason) for reason in status.unready)
+    return tuple(" ".join(redact(reason).split()) for reason in status.unready)
