@@ -32,11 +32,22 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._free_at = clock()
 
+    @property
+    def rate(self) -> int | None:
+        """Bytes per second, None without a limit."""
+        return self._rate
+
+    def set_rate(self, rate: int | None) -> None:
+        """Go on with another rate; what waits already waits as long as it was told."""
+        with self._lock:
+            self._rate = rate
+
     def piece(self, largest: int) -> int:
         """Return how many bytes to move between two calls of ``take``."""
-        if self._rate is None:
+        rate = self._rate
+        if rate is None:
             return largest
-        return max(_SMALLEST_PIECE, min(largest, int(self._rate * _BURST_SECONDS)))
+        return max(_SMALLEST_PIECE, min(largest, int(rate * _BURST_SECONDS)))
 
     def take(self, count: int) -> None:
         """Wait until ``count`` bytes may move."""
@@ -46,10 +57,11 @@ class RateLimiter:
 
     def reserve(self, count: int) -> float:
         """Let ``count`` bytes move; return how many seconds the caller has to wait for it."""
-        if self._rate is None:
+        rate = self._rate
+        if rate is None:
             return 0.0
         with self._lock:
             now = self._clock()
             start = max(self._free_at, now - _BURST_SECONDS)
-            self._free_at = start + count / self._rate
+            self._free_at = start + count / rate
             return max(0.0, self._free_at - now)

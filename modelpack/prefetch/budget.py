@@ -123,8 +123,6 @@ def make_room(ledger: Ledger, need: int) -> Fit:
 
     Above the high watermark it is more than that, down to the low one, as far as that goes.
     """
-    if need <= 0:
-        return Fit(fits=True)
     evict = _fewest(ledger, lambda rest: rest.room >= need)
     if evict is None:
         return Fit(fits=False, reason=_shortage(ledger, need))

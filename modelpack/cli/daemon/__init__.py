@@ -13,6 +13,7 @@ from modelpack.cli.daemon.control import (
     rollback_command,
     scrub_command,
 )
+from modelpack.cli.daemon.run import run_command
 from modelpack.cli.daemon.status import status_command
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.callback(invoke_without_command=True)(run_command)
 app.command("status")(status_command)
 app.command("hold")(hold_command)
 app.command("release")(release_command)
