@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelpack._version import __version__
 from modelpack.artifact import Artifact
 from modelpack.cache import Cache
 from modelpack.chunkindex import IndexedFile
@@ -27,7 +26,7 @@ from modelpack.manifest import canonical_json
 from modelpack.parallel import for_each
 from modelpack.storage import Fetcher, read_all
 from modelpack.unsafe.finding import Finding
-from modelpack.unsafe.scan import scan
+from modelpack.unsafe.scan import RULES_VERSION, scan
 
 _THREADS = 4
 # Enough for hundreds of small files, and little to read in vain before a large one.
@@ -163,8 +162,7 @@ class _FileReader:
 
 
 def _cache_key(artifact: Artifact, files: Sequence[IndexedFile]) -> bytes:
-    # Another version may judge otherwise.
-    hasher = hashlib.sha256(f"{__version__} {artifact.manifest.layers[-1].digest}".encode())
+    hasher = hashlib.sha256(f"{RULES_VERSION} {artifact.manifest.layers[-1].digest}".encode())
     if len(files) != len(artifact.index.files):
         for file in files:
             hasher.update(f"\n{file.path}".encode())

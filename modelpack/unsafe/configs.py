@@ -11,6 +11,7 @@ of those that hold layers and their parts.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,11 @@ _KERAS_PARTS = frozenset(
     }
 )
 _LAMBDA = frozenset({"Lambda", "__lambda__"})
+# Layers that load a program from somewhere: a pickled module (CVE-2025-49655), a SavedModel, a
+# pickled function.
+_LOADERS = frozenset({"TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"})
+# Keras looks dotted names up, too, and so beyond the module that is named beside them.
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:>[A-Za-z_][A-Za-z0-9_]*)?")
 
 
 def judge_config(path: str, raw: bytes) -> tuple[Finding, ...]:
@@ -60,6 +66,12 @@ def keras_reasons(value: Any) -> tuple[str, ...]:
             continue
         if name in _LAMBDA:
             reasons["has a Lambda layer, which holds bytecode"] = None
+        elif name in _LOADERS:
+            reasons[f"has a {name}, which loads a program"] = None
+        elif not _plain_name(name, item.get("config")):
+            reasons[f"names {_shown(name)}, {_shown(item.get('config'))}"] = None
+        if _reads_a_file(item.get("config")):
+            reasons["reads its vocabulary from a file of this machine"] = None
         module = item.get("module")
         if module is not None and not _plain_module(module, name):
             reasons[f"names {str(module)[:_SHOWN]!a}, class {name[:_SHOWN]!a}"] = None
@@ -81,6 +93,23 @@ def _plain_module(module: object, name: str) -> bool:
         if rest != module and rest.split(".")[0] in _KERAS_PARTS:
             return True
     return False
+
+
+def _plain_name(name: str, config: object) -> bool:
+    if not _IDENTIFIER.fullmatch(name):
+        return False
+    # Of a function the configuration is its name.
+    named = name == "function" and isinstance(config, str)
+    return not named or bool(_IDENTIFIER.fullmatch(str(config)))
+
+
+def _reads_a_file(config: object) -> bool:
+    """Tell whether a layer takes its vocabulary from a path or URL (CVE-2025-12058)."""
+    return isinstance(config, dict) and isinstance(config.get("vocabulary"), str)
+
+
+def _shown(value: object) -> str:
+    return ascii(str(value)[:_SHOWN])
 
 
 def _remote_code(path: str, value: Any) -> Iterator[Finding]:
@@ -116,7 +145,9 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 def _lenient(raw: bytes) -> Any:
     try:
-        return json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=_every_pair)
+        # Given bytes, Python's reader takes UTF-16 and UTF-32, too.
+        text = raw.decode(json.detect_encoding(raw), "replace")
+        return json.loads(text, object_pairs_hook=_every_pair)
     except (ValueError, RecursionError):
         return None
 

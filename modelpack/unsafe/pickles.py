@@ -2,7 +2,8 @@
 
 Owns a symbolic run of the unpickler: its stack and memo hold what each value is (a name, a text,
 the result of calling a name), so that a name assembled on the stack or fetched from the memo is
-seen as well as one spelled out. Leaves out archives that hold pickles (``scan.py``).
+seen as well as one spelled out. Leaves out reading opcodes (``opcodes.py``) and archives that hold
+pickles (``scan.py``).
 
 Everything is refused but a short list of names that rebuild tensors. Lists of bad names always
 miss one (the standard library alone has hundreds that run code).
@@ -21,21 +22,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelpack.unsafe.finding import Reader
+from modelpack.unsafe.opcodes import AmbiguousError, BrokenError, LimitError, Stream, read_opcodes
 
 # A state dict takes some 50 opcodes a tensor; 20,000 tensors are beyond any model, and this many
 # opcodes take about five seconds.
 MAX_OPCODES = 2_000_000
-# Text and bytes inside a pickle of tensors are names; the tensors themselves lie outside.
-MAX_ARGUMENT_BYTES = 16 * 1024 * 1024
-MAX_LINE_BYTES = 64 * 1024
 # torch's old format has five pickles in a row, then raw tensors.
 MAX_PICKLES = 64
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _TORCH_PICKLES = 5
-# Most files that are no pickles are known as such by their first bytes; reading ahead may cost a
-# request to a registry, so it starts small and grows.
-_FIRST_BLOCK_BYTES = 4 * 1024
-_BLOCK_BYTES = 256 * 1024
 _PROTOCOL = 0x80
 _MAX_PROTOCOL = 5
 _MAX_REASONS = 8
@@ -96,10 +91,14 @@ class Judgement:
     broken: str | None
     """Why the stream could not be followed to its end. What came before has then been judged, and
     would have run."""
+    limited: bool
+    """It could not be followed because of a bound, so that a loader could go on."""
     opcodes: int
     """How many were followed."""
     calls: int
     """How many of them call a name or set attributes."""
+    names: int
+    """How many of them name something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +112,7 @@ class _Result:
     of: _Global
 
 
-class _BrokenError(ValueError):
-    """The stream cannot be followed any further."""
-
-
+_OPCODES = {opcode.name: opcode for opcode in pickletools.opcodes}
 _MARK = object()
 _OTHER = object()
 
@@ -137,90 +133,56 @@ _FILL_TO_MARK_OPCODES = {"APPENDS", "SETITEMS", "ADDITEMS"}
 _NO_EFFECT = {"PROTO", "FRAME"}
 
 
-def judge(reader: Reader) -> Judgement:
+def judge(reader: Reader, *, whole: bool = True) -> Judgement:
     """Follow every pickle in ``reader``, one after another, to its end.
 
     A loader may read on where another stops, so bytes after the last pickle break the stream,
-    unless it is torch's old format, whose five pickles are followed by raw tensors.
+    unless it is torch's old format, whose five pickles are followed by raw tensors. ``whole`` is
+    False where ``reader`` has only the beginning of what a loader would read.
     """
-    stream = _Stream(reader)
+    stream = Stream(reader, whole=whole)
     reasons: dict[str, None] = {}
     machine = _Machine(reasons)
-    broken = None
-    wanted = MAX_PICKLES
+    broken, limited = None, False
     try:
-        number = 0
-        while number < wanted and stream.tell() < reader.size:
-            machine.restart()
-            machine.run(stream)
-            if number == 0 and machine.first_integer == _TORCH_MAGIC:
-                wanted = _TORCH_PICKLES
-            number += 1
-        if wanted == MAX_PICKLES and stream.tell() < reader.size:
-            raise _BrokenError(f"more than {MAX_PICKLES} pickles in a row")
-        if reader.size == 0:
-            raise _BrokenError("the file is empty")
-    except (ValueError, OverflowError, Warning) as error:
-        # pickletools raises ValueError for whatever it cannot read, as _BrokenError is. Where
-        # warnings are errors, it raises those that Python has for odd escapes too.
-        broken = ascii(str(error)[:150]).strip("'\"") or "cannot be read"
+        _follow(machine, stream, reader.size)
+    except BrokenError as error:
+        if isinstance(error, AmbiguousError):
+            reasons[str(error)] = None
+        broken, limited = str(error), isinstance(error, LimitError)
     return Judgement(
-        unsafe=tuple(reasons), broken=broken, opcodes=machine.opcodes, calls=machine.calls
+        unsafe=tuple(reasons),
+        broken=broken,
+        limited=limited,
+        opcodes=machine.opcodes,
+        calls=machine.calls,
+        names=machine.names,
     )
+
+
+def _follow(machine: "_Machine", stream: Stream, size: int) -> None:
+    number, wanted = 0, MAX_PICKLES
+    while number < wanted and (stream.tell() < size or not number):
+        machine.restart()
+        machine.run(stream)
+        if number == 0 and machine.first_integer == _TORCH_MAGIC:
+            wanted = _TORCH_PICKLES
+        number += 1
+    if wanted == MAX_PICKLES and stream.tell() < size:
+        raise LimitError(f"more than {MAX_PICKLES} pickles in a row")
 
 
 def is_pickle(head: bytes, judgement: Judgement) -> bool:
     """Tell whether a file with these first bytes is a pickle, whatever its name.
 
     From protocol 2 on pickles say so in their first two bytes. Older ones are told by how far they
-    can be followed: text and binary files break within a few opcodes, before anything is called.
+    can be followed: text and binary files break within a few opcodes, before anything is called. One
+    that was followed up to a bound may be one.
     """
     if len(head) >= 2 and head[0] == _PROTOCOL and head[1] <= _MAX_PROTOCOL:
         return True
-    return judgement.calls > 0 or (judgement.broken is None and judgement.opcodes > 1)
-
-
-class _Stream:
-    """The file object that pickletools reads from, with every length bounded."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._position = 0
-        self._block = b""
-        self._block_start = 0
-        self._ahead = _FIRST_BLOCK_BYTES
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, length: int) -> bytes:
-        if length > MAX_ARGUMENT_BYTES:
-            raise _BrokenError(f"an argument of {length} bytes")
-        data = self._peek(length)
-        self._position += len(data)
-        return data
-
-    def readline(self) -> bytes:
-        data = self._peek(_FIRST_BLOCK_BYTES)
-        end = data.find(b"\n") + 1
-        if not end:
-            data = self._peek(MAX_LINE_BYTES)
-            end = data.find(b"\n") + 1
-        if end == 0 and len(data) == MAX_LINE_BYTES:
-            raise _BrokenError(f"a line of more than {MAX_LINE_BYTES} bytes")
-        line = data[:end] if end else data
-        self._position += len(line)
-        return line
-
-    def _peek(self, length: int) -> bytes:
-        length = min(length, self._reader.size - self._position)
-        start = self._position - self._block_start
-        if start < 0 or start + length > len(self._block):
-            wanted = min(max(length, self._ahead), self._reader.size - self._position)
-            self._ahead = min(2 * self._ahead, _BLOCK_BYTES)
-            self._block = self._reader.read(self._position, wanted)
-            self._block_start, start = self._position, 0
-        return self._block[start : start + length]
+    followed = judgement.broken is None and judgement.opcodes > 1
+    return judgement.calls > 0 or judgement.limited or followed
 
 
 @dataclass(slots=True)
@@ -230,6 +192,7 @@ class _Machine:
     reasons: dict[str, None]
     opcodes: int = 0
     calls: int = 0
+    names: int = 0
     first_integer: int | None = None
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -240,28 +203,27 @@ class _Machine:
         self.stack.clear()
         self.memo.clear()
 
-    def run(self, stream: _Stream) -> None:
-        for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+    def run(self, stream: Stream) -> None:
+        for name, argument in read_opcodes(stream):
             self.opcodes += 1
             if self.opcodes > MAX_OPCODES:
-                raise _BrokenError(f"more than {MAX_OPCODES} opcodes")
-            if self.first_integer is None and isinstance(argument, int) and opcode.name != "PROTO":
+                raise LimitError(f"more than {MAX_OPCODES} opcodes")
+            if self.first_integer is None and isinstance(argument, int) and name != "PROTO":
                 self.first_integer = argument
-            self._step(opcode, argument)
+            self._step(name, argument)
 
-    def _step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        name = opcode.name
+    def _step(self, name: str, argument: Any) -> None:
         handler = _HANDLERS.get(name)
         if handler is not None:
             handler(self, argument)
         elif name in _TEXT_OPCODES:
             self.stack.append(argument)
         elif name in _PUT_OPCODES:
-            self.memo[int(argument)] = self._top()
+            self.memo[argument] = self._top()
         elif name in _GET_OPCODES:
-            if int(argument) not in self.memo:
-                raise _BrokenError("fetches a value that was never stored")
-            self.stack.append(self.memo[int(argument)])
+            if argument not in self.memo:
+                raise BrokenError("fetches a value that was never stored")
+            self.stack.append(self.memo[argument])
         elif name in _FILL_OPCODES:
             self._pop(_FILL_OPCODES[name])
             self._top()
@@ -272,7 +234,7 @@ class _Machine:
             self._refuse("uses the extension registry, which names anything")
             self.stack.append(_OTHER)
         elif name not in _NO_EFFECT:
-            self._generic(opcode)
+            self._generic(_OPCODES[name])
 
     def _generic(self, opcode: pickletools.OpcodeInfo) -> None:
         before = opcode.stack_before
@@ -285,13 +247,13 @@ class _Machine:
 
     def _top(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise _BrokenError("takes a value from an empty stack")
+            raise BrokenError("takes a value from an empty stack")
         return self.stack[-1]
 
     def _pop(self, count: int = 1) -> list[Any]:
         taken = self.stack[len(self.stack) - count :] if count else []
         if len(taken) != count or any(value is _MARK for value in taken):
-            raise _BrokenError("takes a value from an empty stack")
+            raise BrokenError("takes a value from an empty stack")
         del self.stack[len(self.stack) - count :]
         return taken
 
@@ -301,13 +263,14 @@ class _Machine:
                 taken = self.stack[position + 1 :]
                 del self.stack[position:]
                 return taken
-        raise _BrokenError("closes a group that was never opened")
+        raise BrokenError("closes a group that was never opened")
 
     def _refuse(self, reason: str) -> None:
         if len(self.reasons) < _MAX_REASONS:
             self.reasons[reason] = None
 
     def _name(self, module: str, name: str) -> _Global:
+        self.names += 1
         if (module, name) not in _NAMED and (module, name) not in _CALLED:
             self._refuse(f"names {_shown(module)}.{_shown(name)}")
         return _Global(module, name)
@@ -327,7 +290,7 @@ class _Machine:
 
     def on_pop(self, _: Any) -> None:
         if not self.stack:
-            raise _BrokenError("takes a value from an empty stack")
+            raise BrokenError("takes a value from an empty stack")
         self.stack.pop()
 
     def on_pop_mark(self, _: Any) -> None:
@@ -339,10 +302,8 @@ class _Machine:
     def on_memoize(self, _: Any) -> None:
         self.memo[len(self.memo)] = self._top()
 
-    def on_global(self, argument: str) -> None:
-        # pickletools joins the two lines with a space; a module's name holds none.
-        module, _, name = argument.partition(" ")
-        self.stack.append(self._name(module, name))
+    def on_global(self, argument: tuple[str, str]) -> None:
+        self.stack.append(self._name(*argument))
 
     def on_stack_global(self, _: Any) -> None:
         module, name = self._pop(2)
@@ -352,15 +313,16 @@ class _Machine:
         self._refuse("names something by a text that is not constant")
         self.stack.append(_OTHER)
 
-    def on_inst(self, argument: str) -> None:
+    def on_inst(self, argument: tuple[str, str]) -> None:
+        # Some unpicklers import what is named before they look for the group.
+        named = self._name(*argument)
         self._pop_to_mark()
-        module, _, name = argument.partition(" ")
-        self.stack.append(self._call(self._name(module, name)))
+        self.stack.append(self._call(named))
 
     def on_obj(self, _: Any) -> None:
         taken = self._pop_to_mark()
         if not taken:
-            raise _BrokenError("makes an object of no class")
+            raise BrokenError("makes an object of no class")
         self.stack.append(self._call(taken[0]))
 
     def on_reduce(self, _: Any) -> None:

@@ -6,44 +6,36 @@
 ('unsafe', 'a pickle that names builtins.eval')
 """
 
-import bz2
-import lzma
 import re
-import zlib
-from collections.abc import Callable
 
 from modelpack.errors import FormatError
-from modelpack.unsafe import ziparchive
+from modelpack.unsafe import numpyfiles, packed, ziparchive
 from modelpack.unsafe.configs import MAX_JSON_BYTES, judge_config
-from modelpack.unsafe.finding import BytesReader, Danger, Finding, Kind, Part, Reader
+from modelpack.unsafe.finding import BytesReader, Danger, Finding, Kind, Reader
 from modelpack.unsafe.pickles import Judgement, is_pickle, judge
+
+RULES_VERSION = 2
+"""Changes whenever a file could be judged otherwise, so that findings kept from before are not used."""
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
 """Names by which loaders expect a pickle."""
 # OpenVINO, CTranslate2 and others use this name for formats without code.
 _SHARED_SUFFIX = ".bin"
+_COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|lzma|zst|lz4|z)\Z")
 
 _HEAD_BYTES = 4096
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# HDF5 file format, "Superblock": at 0, 512 and every doubling.
-_HDF5_OFFSETS = (0, 512, 1024, 2048)
-_NUMPY = b"\x93NUMPY"
-_MAX_NUMPY_HEADER = 64 * 1024
-_NUMPY_OBJECT = re.compile(rb"['\"][|<>=]?O[0-9]*['\"]|\\")
-_TAR_MAGIC_AT = 257
-# Compressed or packed forms that nothing here opens.
-_SEALED = {
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!\x1a\x07": "a rar archive",
-    b"\x28\xb5\x2f\xfd": "zstd-compressed",
-    b"\x04\x22\x4d\x18": "lz4-compressed",
-}
-_PEEK_BYTES = 1024
-_XZ_MEMORY_BYTES = 128 * 1024 * 1024
-_STORAGE_ENTRY = re.compile(r"(?:[^/]+/)?(?:data|constants)/[0-9]+\Z")
+_HDF5_SUFFIXES = (".h5", ".hdf5")
+# HDF5 file format, "Superblock": at 0, 512 and every doubling. As far as the first chunk of a file
+# reaches, which is there; behind that only a file's name makes anybody look for it.
+_HDF5_OFFSETS = tuple(512 << power for power in range(13))
+_FRAMED_SUFFIXES = (".safetensors", ".gguf")
+_STORAGE_ENTRY = re.compile(r"(?P<prefix>(?:[^/]+/)?)(?:data|constants)/[0-9]+\Z")
 _MAX_FINDINGS = 64
 # A zip of a few megabytes can unpack to terabytes; what is not tensors is a few megabytes.
 _MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
+# Tokenizers and the lists of tensors of large models are larger than any configuration.
+_LARGE_JSON = re.compile(r"(?:.*/)?(?:tokenizer|vocab)[^/]*\.json\Z|.*\.index\.json\Z")
 
 
 def scan(path: str, reader: Reader) -> tuple[Finding, ...]:
@@ -59,11 +51,11 @@ def scan(path: str, reader: Reader) -> tuple[Finding, ...]:
     findings = [*_by_magic(path, head, reader)]
     if not findings:
         findings = [*_scan_pickle(path, head, reader)]
-    if ziparchive.find_end(reader):
+    if ziparchive.has_directory(reader):
         detail = "a zip archive behind other data, which loaders take for different things"
         findings.append(_finding(path, "archive", "unsafe", detail))
-    if lowered.endswith(".json") and reader.size <= MAX_JSON_BYTES:
-        findings += judge_config(path, reader.read(0, reader.size))
+    if lowered.endswith(".json"):
+        findings += _scan_json(path, reader)
     elif lowered.endswith(".jinja"):
         findings.append(
             _finding(path, "chat-template", "note", "a template, which loaders run in a sandbox")
@@ -74,37 +66,56 @@ def scan(path: str, reader: Reader) -> tuple[Finding, ...]:
 
 
 def _by_magic(path: str, head: bytes, reader: Reader) -> list[Finding]:
-    if any(head.startswith(_HDF5, offset) for offset in _HDF5_OFFSETS):
+    if _is_hdf5(path.lower(), head, reader):
         detail = "HDF5, in which Keras keeps layers with code where nothing here looks"
         return [_finding(path, "hdf5", "unscannable", detail)]
-    if head.startswith(_NUMPY):
+    if head.startswith(numpyfiles.MAGIC):
         return _scan_numpy(path, head, reader)
-    for magic, name in _SEALED.items():
-        if head.startswith(magic):
-            return [_finding(path, "archive", "unscannable", f"{name}, which is not opened here")]
-    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
-        return [_finding(path, "archive", "unscannable", "a tar archive, which is not opened here")]
-    inside = _peek_compressed(head)
-    if inside is not None and (
-        not inside or path.lower().endswith(PICKLE_SUFFIXES) or _holds_something(path, inside)
-    ):
+    form = packed.sealed_form(head)
+    if form is not None:
+        return [_finding(path, "archive", "unscannable", f"{form}, which is not opened here")]
+    if packed.peek(head) is None:
+        return []
+    # Only what looks compressed is read further.
+    inside = packed.peek(reader.read(0, min(reader.size, packed.PEEKED_BYTES)))
+    if inside is None or not inside.data or _named(path) or _holds_something(inside):
         return [_finding(path, "archive", "unscannable", "compressed, which is not opened here")]
     return []
 
 
-def _holds_something(path: str, inside: bytes) -> bool:
-    archive = (ziparchive.LOCAL_MAGIC, _HDF5, _NUMPY, *_SEALED)
-    if inside.startswith(archive) or inside[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
+def _is_hdf5(lowered: str, head: bytes, reader: Reader) -> bool:
+    if head.startswith(_HDF5) or lowered.endswith(_HDF5_SUFFIXES):
         return True
-    return bool(_scan_pickle(path, inside, BytesReader(inside)))
+    if lowered.endswith(_FRAMED_SUFFIXES):
+        return any(head.startswith(_HDF5, offset) for offset in _HDF5_OFFSETS)
+    return any(
+        reader.read(offset, len(_HDF5)) == _HDF5
+        for offset in _HDF5_OFFSETS
+        if offset + len(_HDF5) <= reader.size
+    )
+
+
+def _holds_something(inside: packed.Peek) -> bool:
+    data = inside.data
+    if data.startswith((ziparchive.LOCAL_MAGIC, _HDF5, numpyfiles.MAGIC)):
+        return True
+    if packed.sealed_form(data) is not None or packed.peek(data) is not None:
+        return True
+    judgement = judge(BytesReader(data), whole=inside.whole)
+    return is_pickle(data, judgement)
+
+
+def _named(path: str) -> bool:
+    """Tell whether loaders expect a pickle by a file's name, compressed or not."""
+    return _COMPRESSED.sub("", path.lower()).endswith(PICKLE_SUFFIXES)
 
 
 def _scan_pickle(path: str, head: bytes, reader: Reader) -> list[Finding]:
     judgement = judge(reader)
-    named = path.lower().endswith(PICKLE_SUFFIXES)
+    named = _named(path)
     # Text can begin like a pickle that only names something: without a call nothing runs, and only
     # a pickle's own name makes it one.
-    if is_pickle(head, judgement) or (named and judgement.unsafe):
+    if is_pickle(head, judgement) or (named and judgement.names):
         return [_judged(path, judgement)]
     if named and not path.lower().endswith(_SHARED_SUFFIX) and reader.size:
         detail = "named like a pickle, but nothing that is known here"
@@ -123,16 +134,20 @@ def _judged(path: str, judgement: Judgement) -> Finding:
 
 
 def _scan_numpy(path: str, head: bytes, reader: Reader) -> list[Finding]:
-    """Arrays of objects are pickles behind a header (numpy.lib.format)."""
-    wide = len(head) > 6 and head[6] >= 2
-    width = 4 if wide else 2
-    length = int.from_bytes(head[8 : 8 + width], "little")
-    start = 8 + width + length
-    if length > _MAX_NUMPY_HEADER or start > reader.size:
-        return [_finding(path, "pickle", "unscannable", "a numpy array with a broken header")]
-    if not _NUMPY_OBJECT.search(reader.read(8 + width, length)):
-        return []
-    return [_judged(path, judge(Part(reader, start, reader.size - start)))]
+    try:
+        objects = numpyfiles.object_part(head, reader)
+    except FormatError as error:
+        return [_finding(path, "pickle", "unscannable", str(error))]
+    return [] if objects is None else [_judged(path, judge(objects))]
+
+
+def _scan_json(path: str, reader: Reader) -> tuple[Finding, ...]:
+    if reader.size <= MAX_JSON_BYTES:
+        return judge_config(path, reader.read(0, reader.size))
+    if _LARGE_JSON.fullmatch(path.lower()):
+        return ()
+    detail = f"JSON of {reader.size} bytes, more than any configuration has"
+    return (_finding(path, "keras", "unscannable", detail),)
 
 
 def _scan_zip(path: str, reader: Reader) -> tuple[Finding, ...]:
@@ -140,9 +155,9 @@ def _scan_zip(path: str, reader: Reader) -> tuple[Finding, ...]:
     unpacked = 0
     try:
         entries = ziparchive.entries(reader)
+        names = {entry.name for entry in entries}
         for entry in entries:
-            # torch keeps raw tensors in archive/data/0, 1, 2, …; no loader unpickles those.
-            if _STORAGE_ENTRY.fullmatch(entry.name):
+            if _is_storage(path, entry.name, names):
                 continue
             unpacked += 0 if entry.stored else entry.size
             if unpacked > _MAX_UNPACKED_BYTES or len(findings) >= _MAX_FINDINGS:
@@ -157,6 +172,15 @@ def _scan_zip(path: str, reader: Reader) -> tuple[Finding, ...]:
             _finding(path, "archive", "unscannable", "TorchScript, a program and not only weights")
         )
     return tuple(findings)
+
+
+def _is_storage(path: str, name: str, names: set[str]) -> bool:
+    """Tell whether an entry is a raw tensor of torch's, archive/data/0 and so on.
+
+    torch loads it as nothing else. In other archives such names mean nothing.
+    """
+    match = _STORAGE_ENTRY.fullmatch(name)
+    return match is not None and _named(path) and f"{match['prefix']}data.pkl" in names
 
 
 def _scan_entry(path: str, reader: Reader, entry: ziparchive.Entry) -> tuple[Finding, ...]:
@@ -179,37 +203,6 @@ def _scan_entry(path: str, reader: Reader, entry: ziparchive.Entry) -> tuple[Fin
         # Told about once, as TorchScript, or harmless where nothing imports it.
         return ()
     return scan(name, inner)
-
-
-def _peek_compressed(head: bytes) -> bytes | None:
-    """Return the first bytes inside gzip, bzip2, xz or zlib; None for anything else.
-
-    Nothing comes back from what is compressed but cannot be looked into so shortly.
-    """
-    openers: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
-        (b"\x1f\x8b", lambda data: zlib.decompressobj(31).decompress(data, _PEEK_BYTES)),
-        (b"BZh", lambda data: bz2.BZ2Decompressor().decompress(data, _PEEK_BYTES)),
-        (b"\xfd7zXZ\0", _peek_xz),
-    )
-    for magic, opener in openers:
-        if head.startswith(magic):
-            try:
-                return opener(head)
-            except (zlib.error, OSError, lzma.LZMAError, ValueError):
-                return b""
-    # zlib has no magic number, only a checksum over two bytes (RFC 1950).
-    if head[:1] == b"x" and int.from_bytes(head[:2], "big") % 31 == 0:
-        try:
-            return zlib.decompressobj().decompress(head, _PEEK_BYTES) or None
-        except zlib.error:
-            return None
-    return None
-
-
-def _peek_xz(data: bytes) -> bytes:
-    # The stream states how much memory its dictionary takes, up to 4 GiB.
-    decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
-    return decompressor.decompress(data, _PEEK_BYTES)
 
 
 def _finding(path: str, kind: Kind, danger: Danger, detail: str) -> Finding:

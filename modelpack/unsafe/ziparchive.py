@@ -17,6 +17,7 @@ differ between an entry's two headers, a bad CRC, data before the archive (CVE-2
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from modelpack.errors import FormatError
@@ -51,6 +52,8 @@ _UTF8 = 0x800
 # that some readers know and others pass over: encryption, patches, hidden directories.
 _KNOWN_FLAGS = 0x2 | 0x4 | _STREAMED | _UTF8
 _ZIP64 = 0x0001
+# Info-ZIP's, which Python reads since 3.12.
+_UNICODE_NAME = 0x7075
 _FULL16 = 0xFFFF
 _FULL32 = 0xFFFFFFFF
 
@@ -88,6 +91,33 @@ def find_end(reader: Reader) -> int | None:
                 return reader.size - length + position
         position = tail.rfind(_END_MAGIC, 0, position)
     return None
+
+
+def has_directory(reader: Reader) -> bool:
+    """Tell whether a reader that takes the last end record it finds would find a directory before it.
+
+    Python's does, whatever comes before the archive and behind its end.
+    """
+    length = min(reader.size, _END.size + _MAX_COMMENT)
+    start = reader.size - length
+    tail = reader.read(start, length)
+    position = tail.rfind(_END_MAGIC)
+    while position >= 0:
+        if position + _END.size <= length and _leads_to_directory(reader, tail, start, position):
+            return True
+        position = tail.rfind(_END_MAGIC, 0, position)
+    return False
+
+
+def _leads_to_directory(reader: Reader, tail: bytes, start: int, position: int) -> bool:
+    size = int(_END.unpack_from(tail, position)[5])
+    before = position - _LOCATOR64.size
+    if before >= 0 and tail.startswith(_LOCATOR64_MAGIC, before):
+        return True
+    directory = start + position - size
+    if not size or directory < 0:
+        return False
+    return reader.read(directory, len(_CENTRAL_MAGIC)) == _CENTRAL_MAGIC
 
 
 def entries(reader: Reader) -> tuple[Entry, ...]:
@@ -192,6 +222,8 @@ def _central(reader: Reader, raw: bytes, position: int) -> tuple[Entry, int, int
     raw_name = raw[start : start + name_length]
     name = _name(raw_name, flags)
     extra = raw[start + name_length : start + name_length + extra_length]
+    if any(tag == _UNICODE_NAME for tag, _ in _fields(extra)):
+        raise FormatError(f"{name!a} has a second name, which some readers use")
     size, compressed, header = _wide(name, extra, (size, compressed, header))
     # The upper byte has never been used; some readers look at the lower one only.
     if version > _MAX_VERSION:
@@ -247,11 +279,7 @@ def _wide(name: str, extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, i
     wanted = [value == _FULL32 for value in narrow]
     if not any(wanted):
         return narrow
-    position = 0
-    while position + 4 <= len(extra):
-        tag, length = struct.unpack_from("<2H", extra, position)
-        data = extra[position + 4 : position + 4 + length]
-        position += 4 + length
+    for tag, data in _fields(extra):
         if tag == _ZIP64 and len(data) >= 8 * sum(wanted):
             wide = iter(struct.unpack_from(f"<{sum(wanted)}Q", data))
             size, compressed, header = (
@@ -259,6 +287,15 @@ def _wide(name: str, extra: bytes, narrow: tuple[int, int, int]) -> tuple[int, i
             )
             return size, compressed, header
     raise FormatError(f"{name!a} lacks its 64-bit sizes")
+
+
+def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the (tag, data) of an extra field (APPNOTE 4.5)."""
+    position = 0
+    while position + 4 <= len(extra):
+        tag, length = struct.unpack_from("<2H", extra, position)
+        yield tag, extra[position + 4 : position + 4 + length]
+        position += 4 + length
 
 
 def _name(raw: bytes, flags: int) -> str:

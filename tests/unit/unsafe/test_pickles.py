@@ -181,7 +181,9 @@ BROKEN = {
     "negative-length": b"\x80\x02\x8b" + struct.pack("<i", -5),
     "endless-line": b"I" + b"1" * 100_000,
     "not-a-number": b"Ix\n.",
-    "odd-escape": b"c\\q\nx\n.",
+    "name-of-no-text": b"c\xff\nx\n.",
+    "no-place-in-the-memo": b"Npx\n.",
+    "text-without-quotes": b"Sx\n.",
     "too-many-pickles": pickle.dumps(None, 2) * 100,
 }
 

@@ -179,6 +179,7 @@ NOTHING = {
     "vocabulary": ("vocab.txt", b"cat\nfoo\nR\n(x\n"),
     "readme": ("README.md", b"# Model\n\n(c) us. N.B.\n"),
     "raw-bin": ("openvino.bin", b"\x00\x3c" * 500),
+    "raw-bin-like-an-extension": ("openvino.bin", b"\x82\x01\xff\x07" * 500),
     "empty": ("empty.pkl", b""),
     "gzip-text": ("vocab.gz", gzip.compress(b"hello\nworld\n" * 200)),
     "npy": ("a.npy", array(np.arange(6.0).reshape(2, 3))),
