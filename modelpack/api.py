@@ -7,7 +7,8 @@
     assert modelpack.verify("copy").ok
 
 Owns plain-argument wrappers around ``pushing``, ``pulling``, ``verifying``, ``inspecting``,
-``diffing`` and ``copying``, which hold the contracts. Leaves out everything else.
+``diffing`` and ``copying``, which hold the contracts. Leaves out everything else. Each loads what it
+wraps when it is called: loading all of them takes longer than a pull of what is there already.
 """
 
 import os
@@ -16,23 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelpack import copying, pulling, pushing, verifying
-from modelpack.artifact import DEFAULT_PLATFORM
 from modelpack.connect import names_directory, open_repository
-from modelpack.copying import CopyResult
+from modelpack.descriptor import DEFAULT_PLATFORM
 from modelpack.events import Observer, ignore, one_at_a_time
-from modelpack.plainpull import Judge
-from modelpack.pulling import Gate, PullOptions, PullResult
-from modelpack.pushing import PushOptions, PushResult
 from modelpack.reference import DEFAULT_TAG, Reference, parse_reference
 from modelpack.selection import Selection
-from modelpack.verifying import DirectoryReport, ReferenceReport
 
 if TYPE_CHECKING:
+    from modelpack.copying import CopyResult
     from modelpack.diffing import Difference, Side
     from modelpack.inspecting import Inspection
+    from modelpack.plainpull import Judge
+    from modelpack.pulling import Gate, PullResult
+    from modelpack.pushing import PushResult
     from modelpack.registry.options import ConnectionOptions
     from modelpack.sbom.supplement import Supplement
+    from modelpack.verifying import DirectoryReport, ReferenceReport
 
 PathLike = str | os.PathLike[str]
 
@@ -51,9 +51,11 @@ def push(
     supplement: "Supplement | None" = None,
     connection: "ConnectionOptions | None" = None,
     observer: Observer = ignore,
-) -> PushResult:
+) -> "PushResult":
     """Package a model directory and store it at a reference; see ``modelpack.pushing.push``."""
-    options = PushOptions(
+    from modelpack import pushing
+
+    options = pushing.PushOptions(
         selection=Selection(include=tuple(include), exclude=tuple(exclude)),
         prefix=prefix,
         annotations=annotations or {},
@@ -77,13 +79,15 @@ def pull(
     seeds: Iterable[PathLike] = (),
     verify: str = "chunks",
     force: bool = False,
-    gate: Gate | None = None,
-    judge: Judge | None = None,
+    gate: "Gate | None" = None,
+    judge: "Judge | None" = None,
     connection: "ConnectionOptions | None" = None,
     observer: Observer = ignore,
-) -> PullResult:
+) -> "PullResult":
     """Bring a directory to the state of an artifact; see ``modelpack.pulling.pull``."""
-    options = PullOptions(
+    from modelpack import pulling
+
+    options = pulling.PullOptions(
         selection=Selection(include=tuple(include), exclude=tuple(exclude)),
         seeds=tuple(Path(seed) for seed in seeds),
         verify=verify,
@@ -98,8 +102,10 @@ def pull(
         )
 
 
-def verify(directory: PathLike, *, observer: Observer = ignore) -> DirectoryReport:
+def verify(directory: PathLike, *, observer: Observer = ignore) -> "DirectoryReport":
     """Hash a pulled directory or mounted volume against its own index; offline."""
+    from modelpack import verifying
+
     return verifying.verify_directory(Path(directory), observer=observer)
 
 
@@ -109,8 +115,10 @@ def verify_reference(
     full: bool = False,
     connection: "ConnectionOptions | None" = None,
     observer: Observer = ignore,
-) -> ReferenceReport:
+) -> "ReferenceReport":
     """Check what is at a reference; with ``full``, by fetching every byte."""
+    from modelpack import verifying
+
     observer = one_at_a_time(observer)
     with open_repository(reference, connection, observer=observer) as repository:
         return verifying.verify_reference(repository, full=full, observer=observer)
@@ -126,7 +134,7 @@ def inspect(
 
     A path object is a directory, and so is text if ``connect.names_directory`` says so.
     """
-    from modelpack.inspecting import (  # noqa: PLC0415 - push and pull need none of it
+    from modelpack.inspecting import (
         inspect_directory,
         inspect_reference,
     )
@@ -150,7 +158,7 @@ def diff(
     Each is a reference, a pulled directory or any model directory, told apart as by ``inspect``.
     ``observer`` hears of the hashing that a directory without an index takes.
     """
-    from modelpack import diffing  # noqa: PLC0415 - push and pull need none of it
+    from modelpack import diffing
 
     observer = one_at_a_time(observer)
     with _side(a, connection, observer) as one, _side(b, connection, observer) as other:
@@ -161,7 +169,7 @@ def diff(
 def _side(
     subject: PathLike | Reference, connection: "ConnectionOptions | None", observer: Observer
 ) -> "Iterator[Side]":
-    from modelpack.diffing import directory_side, reference_side  # noqa: PLC0415 - as in diff
+    from modelpack.diffing import directory_side, reference_side
 
     place = _as_directory(subject)
     if place is not None:
@@ -191,8 +199,10 @@ def copy(
     source_connection: "ConnectionOptions | None" = None,
     target_connection: "ConnectionOptions | None" = None,
     observer: Observer = ignore,
-) -> CopyResult:
+) -> "CopyResult":
     """Copy an artifact, its companion and its referrers to another reference."""
+    from modelpack import copying
+
     origin_name = parse_reference(source) if isinstance(source, str) else source
     # A source that is named by digest alone may stay without a tag at the target.
     tag = DEFAULT_TAG if origin_name.tag else None

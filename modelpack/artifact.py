@@ -11,6 +11,7 @@ from typing import Any
 
 from modelpack.chunkindex import ChunkIndex, IndexedFile, decode_index
 from modelpack.descriptor import (
+    DEFAULT_PLATFORM,
     FORMAT_VERSION,
     METADATA_LAYER,
     MODEL_CONFIG,
@@ -28,7 +29,6 @@ from modelpack.metadata import CHUNKS, MAX_METADATA_BYTES, read_metadata_layer
 from modelpack.storage import Fetcher
 
 VERSION = "1"
-DEFAULT_PLATFORM = "linux/amd64"
 
 # ModelPack model-spec, "Layer media types", by what a file's name says of it.
 _WEIGHT = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".h5", ".keras",

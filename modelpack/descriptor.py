@@ -43,6 +43,8 @@ OUR_PREFIX = "dev.modelpack."
 FORMAT_VERSION = OUR_PREFIX + "format"
 METADATA_LAYER = OUR_PREFIX + "metadata"
 
+DEFAULT_PLATFORM = "linux/amd64"
+
 # distribution-spec asks registries to take manifests of 4 MiB and lets them refuse larger ones.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 # Sizes are int64 in Go implementations; a larger one cannot be real.

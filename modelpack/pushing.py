@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import layering, metadata
-from modelpack.artifact import (
-    DEFAULT_PLATFORM,
-    build_companion,
-    build_config,
-    build_manifest,
-)
+from modelpack.artifact import build_companion, build_config, build_manifest
 from modelpack.blobrecord import BlobRecord
 from modelpack.cache import Cache
 from modelpack.chunkindex import build_index, encode_index
 from modelpack.content import BlobContent, Content, FileRegion
-from modelpack.descriptor import MODEL_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OUR_PREFIX, Descriptor
+from modelpack.descriptor import (
+    DEFAULT_PLATFORM,
+    MODEL_CONFIG,
+    OCI_CONFIG,
+    OCI_LAYER_TAR,
+    OUR_PREFIX,
+    Descriptor,
+)
 from modelpack.errors import InterruptedTransferError, SpaceError, UsageError
 from modelpack.events import Event, Finished, Moved, Observer, Planned, Warned, ignore
 from modelpack.facts import ModelFacts, collect_facts

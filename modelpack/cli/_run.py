@@ -11,9 +11,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from modelpack.errors import UsageError
+
 INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _CONTINUE = "interrupted; run the same command again to continue"
+# What a shell sets when it asks for completions.
+_COMPLETION = "_MODELPACK_COMPLETE"
 # Like an interrupt, these let what is verified be kept and temporary files be removed.
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # Control characters in a file or registry's name must not drive the terminal.
@@ -25,17 +29,15 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("MODELPACK_DEBUG"))
     if debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-    from modelpack.cli.app import app
+    from modelpack.cli.app import application
 
+    # --debug is understood after the verb as well as before it
+    rest = [item for item in arguments if item != "--debug"]
+    app = application(rest[0] if rest and _COMPLETION not in os.environ else None)
     for number in _ENDING_SIGNALS:
         signal.signal(number, _end)
     try:
-        # --debug is understood after the verb as well as before it
-        result = app(
-            args=[item for item in arguments if item != "--debug"],
-            prog_name="modelpack",
-            standalone_mode=False,
-        )
+        result = app(args=rest, prog_name="modelpack", standalone_mode=False)
     except BrokenPipeError:
         # The reader of our output has seen enough; point stdout elsewhere for the final flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,6 +71,9 @@ def _end(number: int, _frame: object) -> None:
 
 def _report(error: Exception) -> int:
     explain = getattr(error, "format_message", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and callable(explain):
+        sys.stderr.write(f"{explain()}\n")
+        return UsageError.exit_code
     if callable(explain):  # the argument parser's own exceptions know how to explain themselves
         command = getattr(getattr(error, "ctx", None), "command_path", "modelpack")
         _complain(f"{str(explain()).rstrip('.')}; see: {command} --help")

@@ -1,58 +1,75 @@
-"""The application: which verbs there are and in what order help lists them."""
+"""The application: which verbs there are and in what order help lists them.
+
+A verb's module is loaded when the verb is run, or help or completion wants them all.
+"""
+
+import importlib
 
 import typer
 
-from modelpack.cli import cdi, containerd_verifier, daemon, doctor, k8s, policy
-from modelpack.cli.attest import attest_command
-from modelpack.cli.copy import copy_command, tags_command
-from modelpack.cli.diff import diff_command
-from modelpack.cli.inspect import inspect_command
-from modelpack.cli.keygen import keygen_command
-from modelpack.cli.login import login_command, logout_command, version_command
-from modelpack.cli.pull import pull_command
-from modelpack.cli.push import push_command
-from modelpack.cli.sbom import sbom_command
-from modelpack.cli.sign import sign_command
-from modelpack.cli.verify import verify_command
-
-app = typer.Typer(
-    name="modelpack",
-    help="Deliver AI models as chunked, verified OCI artifacts, and wire the GPUs in with CDI.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # importing rich for help costs as long as all the rest of a start
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_COMMANDS = {
+    "push": "push:push_command",
+    "pull": "pull:pull_command",
+    "verify": "verify:verify_command",
+    "sign": "sign:sign_command",
+    "attest": "attest:attest_command",
+    "keygen": "keygen:keygen_command",
+    "inspect": "inspect:inspect_command",
+    "diff": "diff:diff_command",
+    "sbom": "sbom:sbom_command",
+    "copy": "copy:copy_command",
+    "tags": "copy:tags_command",
+    "login": "login:login_command",
+    "logout": "login:logout_command",
+    "version": "login:version_command",
+    "containerd-verifier": "containerd_verifier:containerd_verifier_command",
+}
+_GROUPS = ("policy", "daemon", "doctor", "cdi", "k8s")
 
 
-@app.callback()
+def application(verb: str | None = None) -> typer.Typer:
+    """Return the application with one verb; with all of them if there is no such verb."""
+    app = typer.Typer(
+        name="modelpack",
+        help="Deliver AI models as chunked, verified OCI artifacts, and wire the GPUs in with CDI.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # importing rich for help costs as long as all the rest of a start
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_global_options)
+    known = verb in _COMMANDS or verb in _GROUPS
+    for name, place in _COMMANDS.items():
+        if name == verb or not known:
+            _add_command(app, name, place)
+    for name in _GROUPS:
+        if name == verb or not known:
+            module = importlib.import_module(f"modelpack.cli.{name}")
+            app.add_typer(module.app, name=name)
+    return app
+
+
+def _add_command(app: typer.Typer, name: str, place: str) -> None:
+    module_name, _, function = place.partition(":")
+    module = importlib.import_module(f"modelpack.cli.{module_name}")
+    app.command(name, context_settings=getattr(module, "CONTEXT", None))(getattr(module, function))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from modelpack._version import __version__
+        from modelpack.cli._output import print_text
+
+        print_text(f"modelpack {__version__}")
+        raise typer.Exit
+
+
 def _global_options(
     *,
     debug: bool = typer.Option(False, "--debug", help="Log what happens, show tracebacks."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_print_version, is_eager=True
+    ),
 ) -> None:
     """Take the options that come before the verb."""
-    del debug  # read by _run before anything is imported
-
-
-app.command("push")(push_command)
-app.command("pull")(pull_command)
-app.command("verify")(verify_command)
-app.command("sign")(sign_command)
-app.command("attest")(attest_command)
-app.command("keygen")(keygen_command)
-app.command("inspect")(inspect_command)
-app.command("diff")(diff_command)
-app.command("sbom")(sbom_command)
-app.command("copy")(copy_command)
-app.command("tags")(tags_command)
-app.command("login")(login_command)
-app.command("logout")(logout_command)
-app.command("version")(version_command)
-app.command("containerd-verifier", context_settings=containerd_verifier.CONTEXT)(
-    containerd_verifier.containerd_verifier_command
-)
-app.add_typer(policy.app, name="policy")
-app.add_typer(daemon.app, name="daemon")
-app.add_typer(doctor.app, name="doctor")
-app.add_typer(cdi.app, name="cdi")
-app.add_typer(k8s.app, name="k8s")
+    del debug, version  # read by _run before anything is imported; printed before this is called

@@ -56,6 +56,22 @@ def failed(done, status, *words):
     return last
 
 
+@pytest.mark.parametrize("words", [[], ["cdi"], ["policy"]])
+def test_without_a_verb_help_is_shown(run, words):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Usage: {' '.join(['modelpack', *words])} [OPTIONS] COMMAND")
+    assert "\nCommands:\n" in done.stderr
+
+
+def test_a_verb_that_is_nearly_one(run):
+    failed(run("pul"), 2, "No such command 'pul'", "Did you mean 'pull'?")
+
+
+def test_version_as_an_option(run):
+    assert run("--version").stdout == f"modelpack {modelpack.__version__}\n"
+
+
 def test_push_pull_verify_json_contract(run, model, tmp_path):
     pushed = json.loads(run("push", model, "oci:store:v1", "--json").stdout)
     assert {"reference", "digest", "files", "layers", "chunks", "bytes", "uploaded_bytes",
