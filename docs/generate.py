@@ -1,4 +1,5 @@
-"""Rewrite the generated parts of the documentation: ``docs/cli.md`` from the commands' own help.
+"""Rewrite the generated parts of the documentation: ``docs/cli.md`` from the commands' own help,
+``docs/metrics.md`` from the metrics' definitions.
 
 python docs/generate.py           # rewrite
 python docs/generate.py --check   # exit 1 if something is out of date
@@ -11,7 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent / "cli.md"
+DOCS = Path(__file__).resolve().parent
 MODELPACK = Path(sysconfig.get_path("scripts")) / "modelpack"
 MARK = "<!-- below this line: written by docs/generate.py -->\n"
 # The first word of an indented line below "Commands:" is a command.
@@ -19,14 +20,28 @@ _COMMAND = re.compile(r"^  ([a-z0-9][a-z0-9-]*)", re.MULTILINE)
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check the page; return the exit status."""
-    current = PAGE.read_text()
-    head = current.partition(MARK)[0]
-    wanted = head + MARK + "".join(sections([]))
-    if "--check" in arguments:
-        return int(wanted != current)
-    PAGE.write_text(wanted)
-    return 0
+    """Write or check the pages; return the exit status."""
+    pages = {"cli.md": lambda: "".join(sections([])), "metrics.md": metrics_table}
+    changed = False
+    for name, generate in pages.items():
+        page = DOCS / name
+        current = page.read_text()
+        wanted = current.partition(MARK)[0] + MARK + generate()
+        changed |= wanted != current
+        if "--check" not in arguments:
+            page.write_text(wanted)
+    return int(changed and "--check" in arguments)
+
+
+def metrics_table() -> str:
+    """Return a table of all metrics that the daemon exports of itself."""
+    from modelpack.prefetch.web.metrics import DEFINITIONS
+
+    rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for one in DEFINITIONS:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        rows.append(f"| `{one.name}` | {one.kind} | {labels} | {one.help} |")
+    return "\n" + "\n".join(rows) + "\n"
 
 
 def sections(path: list[str]) -> list[str]:

