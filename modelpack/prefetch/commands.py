@@ -60,7 +60,7 @@ def refresh(memory: Memory, name: str | None) -> str:
     """Look up and try again now; see ``Control.refresh``."""
     chosen = list(_chosen(memory, name))
     for progress in chosen:
-        memory.update(replace(progress, resolved=None, failure=None))
+        memory.update(replace(progress, resolved=None, failure=None, lookup=None))
     return f"{_what(name, chosen)} looked up and tried again now"
 
 

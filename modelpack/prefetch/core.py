@@ -22,7 +22,6 @@ from modelpack.prefetch.actions import (
     Evict,
     Install,
     Observe,
-    Pin,
     Plan,
     Situation,
     Stop,
@@ -45,8 +44,6 @@ OBSERVE_EVERY = 5.0
 SAVE_EVERY = 60.0
 # Failures that a new configuration or policy may have put right.
 _MAY_HAVE_CHANGED = frozenset({"policy", "usage", "auth", "space"})
-# Removals and pins at once; the others are decided anew when those are done.
-_MAX_SMALL = 4
 
 
 class Clock(Protocol):
@@ -133,7 +130,9 @@ class Core:
             if known is None:
                 memory.update(Progress(name=model.name, reference=reference))
             elif known.reference != reference:
-                memory.update(replace(known, reference=reference, resolved=None, failure=None))
+                memory.update(
+                    replace(known, reference=reference, resolved=None, failure=None, lookup=None)
+                )
         names = {model.name for model in config.models}
         for name in [name for name, one in memory.progress.items() if name not in names]:
             if memory.progress[name].is_forgettable:
@@ -143,8 +142,9 @@ class Core:
     def try_refused_again(self) -> None:
         """Forget refusals and what was wrong with the call: what refused may have changed."""
         for progress in list(self.memory.progress.values()):
-            if progress.failure is not None and progress.failure.kind in _MAY_HAVE_CHANGED:
-                self.memory.update(replace(progress, failure=None, resolved=None))
+            failures = (progress.failure, progress.lookup)
+            if any(one is not None and one.kind in _MAY_HAVE_CHANGED for one in failures):
+                self.memory.update(replace(progress, failure=None, lookup=None, resolved=None))
 
     def advance(self) -> list[Job]:
         """Decide, and return what must be started; it counts as running from then on.
@@ -156,7 +156,9 @@ class Core:
         for action in self._plan.actions:
             if isinstance(action, Stop):
                 self.stop_transfers(action.name)
-            elif action not in [job.task for job in self.jobs] and self._may_start(action):
+            elif action not in [job.task for job in self.jobs] and (
+                not isinstance(action, Install) or self._reserve(action)
+            ):
                 started.append(self._start(action))
         if self.memory.changed or self.steady - self._saved_at >= SAVE_EVERY:
             self.save()
@@ -254,12 +256,6 @@ class Core:
         )
         self.jobs.append(job)
         return job
-
-    def _may_start(self, task: Task) -> bool:
-        if isinstance(task, Install):
-            return self._reserve(task)
-        small = sum(isinstance(job.task, Evict | Abandon | Pin) for job in self.jobs)
-        return small < _MAX_SMALL or not isinstance(task, Evict | Abandon | Pin)
 
     def _reserve(self, task: Install) -> bool:
         """Promise disk to an install, durably; tell whether that went well."""

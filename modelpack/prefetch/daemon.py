@@ -26,7 +26,7 @@ from typing import Self
 from modelpack._version import __version__
 from modelpack.errors import ModelpackError
 from modelpack.prefetch import commands
-from modelpack.prefetch.actions import Install
+from modelpack.prefetch.actions import Abandon, Evict, Install, Pin
 from modelpack.prefetch.config import DaemonConfig, Network, RuntimeOptions
 from modelpack.prefetch.core import Clock, Core, Job
 from modelpack.prefetch.gates import Gates
@@ -47,6 +47,8 @@ RELOAD_EVERY = 5.0
 BEAT = 1.0
 # How long a stop waits for transfers: well below systemd's 90 s and Kubernetes' 30 s.
 STOP_SECONDS = 20.0
+# Removals and pins at once.
+_AT_ONCE = 4
 
 OpenNode = Callable[[RuntimeOptions, Network], Node]
 
@@ -94,6 +96,7 @@ class Daemon:
             scrub_limiter=RateLimiter(self.config.scrub.rate),
         )
         self._events: SimpleQueue[tuple[Job, Outcome] | None] = SimpleQueue()
+        self._few = threading.BoundedSemaphore(_AT_ONCE)
         self._stopping = threading.Event()
         self._reload = threading.Event()
         self._polled_at = clock.monotonic()
@@ -252,7 +255,10 @@ class Daemon:
         thread.start()
 
     def _work(self, job: Job, tools: Tools) -> None:
-        outcome = perform(job.task, tools, job.transfer)
+        # Removals come in numbers, and the runtime does them one after another anyway.
+        crowd = isinstance(job.task, Evict | Abandon | Pin)
+        with self._few if crowd else contextlib.nullcontext():
+            outcome = perform(job.task, tools, job.transfer)
         for warning in job.transfer.warnings:
             name = getattr(job.task, "name", None)
             _logger.warning("%s", warning, extra={"model": name})

@@ -61,7 +61,8 @@ def observed(
                 _logger.info(
                     "%s is not on the node any more", version.digest, extra={"model": progress.name}
                 )
-                updated = updated.without_version(version.digest)
+                # What was quarantined has gone, and is still to be repaired.
+                updated = replace(updated.without_version(version.digest), damaged=progress.damaged)
             elif version.digest in seen.mounted:
                 if version.used_at is None:
                     _count(memory, used_models=1)
@@ -125,10 +126,8 @@ def _resolved(memory: Memory, task: Resolve, outcome: Outcome, steady: float) ->
     progress = memory.progress[task.name]
     digest = outcome.resolution.manifest.digest
     memory.resolutions[task.name, digest] = outcome.resolution
-    if progress.failure is not None and progress.failure.digest is None:
-        progress = replace(progress, failure=None)
     if task.reference == asked_reference(model):
-        progress = replace(progress, resolved=steady)
+        progress = replace(progress, resolved=steady, lookup=None)
         if digest == progress.adopted:
             progress = replace(progress, candidate=None)
         elif digest != progress.candidate:
@@ -262,8 +261,13 @@ def _model_failed(
     progress = memory.progress.get(task.name)
     if progress is None:
         return
-    digest = task.digest if isinstance(task, Install) else None
-    before = progress.failure
+    model = _model(memory, task.name)
+    is_lookup = isinstance(task, Resolve) and (
+        model is None or task.reference == asked_reference(model)
+    )
+    digest = task.digest if isinstance(task, Install) else task.reference.digest
+    digest = None if is_lookup else digest
+    before = progress.lookup if is_lookup else progress.failure
     attempts = before.attempts + 1 if before is not None and before.digest == digest else 1
     retry = memory.config.retry
     wait = failures.delay(
@@ -285,7 +289,10 @@ def _model_failed(
         outcome.reason,
         extra={"model": task.name, "digest": str(digest) if digest else None},
     )
-    progress = replace(progress, failure=failure)
+    if is_lookup:
+        progress = replace(progress, lookup=failure)
+    else:
+        progress = replace(progress, failure=failure)
     if _is_gone_for_good(memory, progress, task, outcome):
         # Neither here nor in the registry: what the tag names is then the first delivery.
         progress = replace(progress, adopted=None)

@@ -76,6 +76,7 @@ class Outcome:
 def perform(task: Task, tools: Tools, transfer: Transfer) -> Outcome:
     """Do one task to its end."""
     try:
+        transfer.check()
         return _perform(task, tools, transfer)
     except Exception as error:  # whatever it is, the other models go on
         # A stopped transfer may end in the error of whichever thread came last.

@@ -81,7 +81,9 @@ def _wanted(core: Core, situation: Situation, model: ModelOptions, now: float) -
         ready_at=version.ready_at if version and ready else None,
         used_at=version.used_at if version else None,
         next_attempt=None if left is None or running is not None else now + max(0.0, left),
-        attempts=progress.failure.attempts if progress.failure else 0,
+        attempts=max(
+            (one.attempts for one in (progress.failure, progress.lookup) if one), default=0
+        ),
     )
 
 

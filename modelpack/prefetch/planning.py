@@ -154,8 +154,8 @@ class _Planner:
         return self._bring(model, progress, choice.target)
 
     def _resolve_if_due(self, model: ModelOptions, progress: Progress) -> None:
-        failure = progress.failure
-        if failure is not None and failure.digest is None:
+        failure = progress.lookup
+        if failure is not None:
             if self._situation.steady < failure.next_steady:
                 return
         elif progress.resolved is not None:
@@ -178,7 +178,7 @@ class _Planner:
         return [*self._situation.running, *self._actions]
 
     def _ready(self, progress: Progress, choice: Choice) -> Verdict:
-        failure = progress.failure
+        failure = progress.lookup
         if failure is None:
             stage = Stage.REFUSED if choice.refused else Stage.READY
             wait = None if choice.wait is None else self._situation.steady + choice.wait
@@ -189,8 +189,8 @@ class _Planner:
         return Verdict(stage=stage, reason=reason, next_steady=failure.next_steady)
 
     def _unresolved(self, progress: Progress, choice: Choice) -> Verdict:
-        if progress.failure is not None:
-            return self._failed(progress.failure)
+        if progress.lookup is not None:
+            return self._failed(progress.lookup)
         return Verdict(
             stage=Stage.PENDING, reason=choice.reason or self._trouble("to be looked up")
         )
@@ -220,7 +220,7 @@ class _Planner:
         if any(task.name == model.name for task in self._installs):
             return Verdict(stage=Stage.PENDING, reason="is being brought")
         found = situation.resolutions.get((model.name, target))
-        waiting = self._held_back(progress, target, is_known=found is not None)
+        waiting = self._held_back(progress, target)
         if waiting is not None:
             return waiting
         if found is None:
@@ -250,13 +250,10 @@ class _Planner:
         need = budget.needed(found.total_bytes, found.parts, situation.observation.parts_here)
         return self._reserve(model, target, need)
 
-    def _held_back(self, progress: Progress, target: Digest, *, is_known: bool) -> Verdict | None:
-        """Return why a version is not tried now, None if it is.
-
-        That the tag cannot be looked up does not stop a version that was looked up before.
-        """
+    def _held_back(self, progress: Progress, target: Digest) -> Verdict | None:
+        """Return why a version is not tried now, None if it is."""
         failure = progress.failure
-        if failure is None or failure.digest != (target if is_known else None):
+        if failure is None or failure.digest != target:
             return None
         if self._situation.steady < failure.next_steady:
             return self._failed(failure)

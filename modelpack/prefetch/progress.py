@@ -51,7 +51,7 @@ class Failure:
     attempts: int
     next_steady: float
     digest: Digest | None = None
-    """Of the version that was tried; None if it was the look-up that failed."""
+    """Of the version that was tried; None if it was the reference that could not be looked up."""
     free_bytes: int | None = None
     """What the disk had left, if that was the trouble; it must have more before the next try."""
 
@@ -80,6 +80,9 @@ class Progress:
     adoptions: tuple[float, ...] = ()
     """Steady times at which newer versions were adopted, of the last day."""
     failure: Failure | None = None
+    """Of bringing a version."""
+    lookup: Failure | None = None
+    """Of looking the reference up, which does not stop what was looked up before."""
     resolved: float | None = None
     """Steady time of the last successful look-up; None asks for one."""
     scrubbed: float | None = None
@@ -125,6 +128,7 @@ class Progress:
             "held": self.held,
             "adoptions": list(self.adoptions),
             "failure": None if self.failure is None else _failure_to_json(self.failure),
+            "lookup": None if self.lookup is None else _failure_to_json(self.lookup),
             "resolved": self.resolved,
             "scrubbed": self.scrubbed,
             "scrub_asked": self.scrub_asked,
@@ -150,7 +154,8 @@ class Progress:
                 turned_away=frozenset(map(Digest.parse, value["turned_away"])),
                 held=_of(value["held"], bool),
                 adoptions=tuple(map(_number, value["adoptions"])),
-                failure=None if value["failure"] is None else _failure_from_json(value["failure"]),
+                failure=_failure_from_json(value["failure"]),
+                lookup=_failure_from_json(value["lookup"]),
                 resolved=_optional_number(value["resolved"]),
                 scrubbed=_optional_number(value["scrubbed"]),
                 scrub_asked=_of(value["scrub_asked"], bool),
@@ -271,7 +276,9 @@ def _failure_to_json(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _failure_from_json(value: Any) -> Failure:
+def _failure_from_json(value: Any) -> Failure | None:
+    if value is None:
+        return None
     free = value["free_bytes"]
     return Failure(
         kind=_of(value["kind"], str),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from modelpack.digest import Digest
 from modelpack.errors import NetworkError, NotFoundError, PolicyError, SpaceError
 from modelpack.events import Moved, Planned, Resolved
-from modelpack.manifest import Manifest
+from modelpack.manifest import parse_manifest
 from modelpack.prefetch.node import (
     Damage,
     Installed,
@@ -57,7 +57,7 @@ def manifest_of(parts):
         "config": config,
         "layers": layers,
     }
-    return Manifest.parse(json.dumps(document).encode())
+    return parse_manifest(json.dumps(document).encode(), document["mediaType"])
 
 
 class Registry:
