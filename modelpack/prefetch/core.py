@@ -22,6 +22,7 @@ from modelpack.prefetch.actions import (
     Evict,
     Install,
     Observe,
+    Pin,
     Plan,
     Situation,
     Stop,
@@ -168,7 +169,7 @@ class Core:
         """Take the outcome of a job."""
         self.jobs.remove(job)
         memory = self.memory
-        if isinstance(outcome.task, Install | Evict | Abandon):
+        if isinstance(outcome.task, Install | Evict | Abandon | Pin):
             memory.changes += 1
         if outcome.observation is not None:
             self._observed_at = self._clock.monotonic()
@@ -176,6 +177,7 @@ class Core:
             outcomes.observed(
                 memory,
                 outcome.observation,
+                busy={job.task.digest for job in self.jobs if isinstance(job.task, Install)},
                 now=self._clock.now(),
                 steady=self.steady,
                 is_settled=self._is_settled(),

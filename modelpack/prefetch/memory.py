@@ -30,8 +30,6 @@ class Memory:
     """Until when, in steady time."""
     last: dict[str, Snapshot] = field(default_factory=dict)
     """The transfer of each model that ended last."""
-    landed: set[Digest] = field(default_factory=set)
-    """Made ready, and not seen in an observation since: their reservation still holds."""
     totals: Totals = field(default_factory=Totals)
     changes: int = 0
     """Of what is on the node, by us."""

@@ -5,6 +5,7 @@ Owns the transitions. Leaves out when they are saved (``core.py``).
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from modelpack.digest import Digest
@@ -38,11 +39,18 @@ _SCRUB_AGAIN = 3600.0
 
 
 def observed(
-    memory: Memory, seen: Observation, *, now: float, steady: float, is_settled: bool
+    memory: Memory,
+    seen: Observation,
+    *,
+    busy: AbstractSet[Digest],
+    now: float,
+    steady: float,
+    is_settled: bool,
 ) -> None:
     """Take a look at the node: what is used, what has gone, and what of ours has landed.
 
-    Only an observation that is newer than all changes (``is_settled``) says what has gone.
+    Only an observation that is newer than all changes (``is_settled``) says what has gone, and
+    nothing is concluded of versions that are being brought (``busy``).
     """
     if seen.trouble is not None:
         if memory.observation.trouble is None:
@@ -72,11 +80,27 @@ def observed(
                     updated = updated.with_version(used)
         memory.update(updated)
     if is_settled:
-        for digest in memory.landed & memory.reservations.keys():
-            del memory.reservations[digest]
-            memory.changed = True
-        memory.landed.clear()
+        _land(memory, here - busy, now=now, steady=steady)
         baseline(memory)
+
+
+def _land(memory: Memory, here: AbstractSet[Digest], *, now: float, steady: float) -> None:
+    """End the reservations of versions that are on the node.
+
+    One that nothing is remembered of was made ready just before a daemon was killed. It is ours all
+    the same: to adopt, or to evict.
+    """
+    for digest in memory.reservations.keys() & here:
+        reservation = memory.reservations.pop(digest)
+        memory.changed = True
+        progress = memory.progress.get(reservation.name) or Progress(
+            name=reservation.name, reference=reservation.name
+        )
+        if not any(one.version(digest) for one in memory.progress.values()):
+            version = Version(
+                digest=digest, bytes=reservation.bytes, ready_at=now, ready_steady=steady
+            )
+            memory.update(progress.with_version(version))
 
 
 def ended(
@@ -171,8 +195,6 @@ def _installed(
         scrubbed=steady,
     )
     memory.update(progress)
-    if task.digest in memory.reservations:
-        memory.landed.add(task.digest)
     memory.done_lately[task] = steady
     _count(
         memory,
