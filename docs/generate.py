@@ -1,5 +1,6 @@
-"""Rewrite the generated parts of the documentation: ``docs/cli.md`` from the commands' own help,
-``docs/metrics.md`` from the metrics' definitions.
+"""Rewrite the generated parts of the documentation.
+
+``docs/cli.md`` is made from the commands' own help, ``docs/metrics.md`` from the metrics' definitions.
 
 python docs/generate.py           # rewrite
 python docs/generate.py --check   # exit 1 if something is out of date

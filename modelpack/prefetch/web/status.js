@@ -57,14 +57,15 @@ const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const kindOf = (model) => TROUBLE.has(model.stage) ? "trouble" : model.stage === "Ready" ? "ready" : "moving";
 const isMoving = (model) => STAGES.includes(model.stage);
 
+// Bytes a second over the last pictures; of a transfer seen once, its average so far.
 function rate(model, now) {
   const seen = samples.get(model.name) || [];
   samples.set(model.name, seen);
-  const last = seen[seen.length - 1];
+  const last = seen.at(-1);
   if (last && (model.fetched_bytes < last[1] || now < last[0])) seen.length = 0;
-  if (!last || now > last[0]) seen.push([now, model.fetched_bytes]);
-  while (seen.length > 2 && seen[seen.length - 1][0] - seen[0][0] > RATE_SECONDS) seen.shift();
-  const [first, end] = [seen[0], seen[seen.length - 1]];
+  if (!seen.length || now > last[0]) seen.push([now, model.fetched_bytes]);
+  while (seen.length > 2 && now - seen[0][0] > RATE_SECONDS) seen.shift();
+  const [first, end] = [seen[0], seen.at(-1)];
   if (end[0] - first[0] > 0.5) return (end[1] - first[1]) / (end[0] - first[0]);
   const spent = model.timings.Downloading || 0;
   return spent >= 1 ? model.fetched_bytes / spent : 0;
@@ -121,7 +122,7 @@ class Row {
     this.updateDigest(model);
     this.updateChips(model);
     say(this.label, word);
-    this.updateBytes(model, now);
+    this.updateBytes(model);
     this.updateTimes(model);
     this.updateUse(model, now);
     const due = model.next_attempt === null ? 0 : model.next_attempt - now;
@@ -141,7 +142,7 @@ class Row {
     const code = (digest) => { const node = make("code", "", short(digest)); node.title = digest; return node; };
     const parts = model.digest ? [code(model.digest)] : [];
     if (model.candidate && model.candidate !== model.digest) {
-      parts.push(make("span", "arrow", "next"), code(model.candidate));
+      parts.push(" ", make("span", "", "next"), " ", code(model.candidate));
     }
     this.digest.replaceChildren(...parts);
   }
@@ -157,10 +158,10 @@ class Row {
     this.chips.replaceChildren(...chips.map(([kind, text]) => make("span", `chip ${kind}`, text)));
   }
 
-  updateBytes(model, now) {
+  updateBytes(model) {
     const done = Math.min(model.bytes, model.fetched_bytes + model.reused_bytes);
     const part = model.bytes ? done / model.bytes : 0, moving = isMoving(model);
-    const speed = rate(model, now), downloading = model.stage === "Downloading";
+    const speed = rate(model, latest.now), downloading = model.stage === "Downloading";
     const ready = model.stage === "Ready", unknown = moving && !done;
     this.bar.hidden = !moving && !done;
     this.bar.classList.toggle("unknown", unknown);
@@ -377,10 +378,11 @@ async function ask() {
   } finally {
     clearTimeout(alarm);
     asking = false;
+    // before drawing: whatever happens there, the next picture is asked for
+    const lively = failingSince || latest.models.some(isMoving);
+    if (!document.hidden) timer = setTimeout(ask, lively ? FAST : SLOW);
   }
   draw();
-  const lively = failingSince || latest.models.some(isMoving);
-  if (!document.hidden) timer = setTimeout(ask, lively ? FAST : SLOW);
 }
 
 byId("filter").addEventListener("input", draw);

@@ -238,7 +238,7 @@ def test_no_digest_reference_or_reason_is_a_label():
 
 def test_every_metric_is_in_the_documentation():
     rows = re.findall(
-        r"^\| `(modelpack_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", PAGE.read_text(), re.M
+        r"^\| `(modelpack_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", PAGE.read_text(), re.MULTILINE
     )
     assert [
         (one.name, one.kind, ", ".join(f"`{label}`" for label in one.labels), one.help)
@@ -282,7 +282,7 @@ def test_the_dashboard_is_whole():
 
 
 def documented():
-    table = re.findall(r"^\| [^|]+\? \| `(.+)` \|$", PAGE.read_text(), re.M)
+    table = re.findall(r"^\| [^|]+\? \| `(.+)` \|$", PAGE.read_text(), re.MULTILINE)
     assert len(table) >= 6
     return table
 
