@@ -107,3 +107,15 @@ def collision_key(path: str) -> str:
 def parent_of(path: str) -> str:
     """Return the directory above a path, "" for a path without one."""
     return path.rpartition("/")[0]
+
+
+def parents_of(path: str) -> list[str]:
+    """Return every directory above a path, the nearest first.
+
+    >>> parents_of("a/b/c")
+    ['a/b', 'a']
+    """
+    found = []
+    while path := parent_of(path):
+        found.append(path)
+    return found

@@ -289,6 +289,7 @@ def _place(
     changed = [path for path in files if path not in same]
     if not force:
         target.refuse_strangers(changed)
+    target.check_way(changed)
     reference, digest = str(repository.reference), str(manifest.digest)
     target.begin_placing(reference, digest, changed)
     for path in changed:

@@ -217,13 +217,15 @@ class _Pull:
             and self._target.owns(file.path)
             and self._target.in_place(file, self._index, rehash=self._full)
         ]
+        wanted = [files[number].path for number in missing]
         if not self._options.force:
-            self._target.refuse_strangers([files[number].path for number in missing])
+            self._target.refuse_strangers(wanted)
+        self._target.check_way(wanted)
         reference = str(self._repository.reference)
         digest = str(self._artifact.manifest.digest)
         fetched = self._artifact.fetched_bytes
         self._moved = 0
-        self._target.tell_of_edits([files[number].path for number in missing])
+        self._target.tell_of_edits(wanted)
         if missing:
             fetched += self._build(missing, kept)
         else:

@@ -21,14 +21,9 @@ from modelpack.errors import FormatError, IntegrityError, NotFoundError, UsageEr
 from modelpack.manifest import Manifest, load_json, parse_manifest
 from modelpack.metadata import MAX_METADATA_BYTES
 from modelpack.paths import METADATA_DIR
-from modelpack.stores.destination import (
-    MANIFEST,
-    STAGING,
-    Receipt,
-    is_untouched,
-    read_receipt,
-)
+from modelpack.stores.destination import MANIFEST, STAGING
 from modelpack.stores.files import Tree, mapped_errors
+from modelpack.stores.receipts import Receipt, is_untouched, read_receipt
 
 _LAYOUT_FILE = "oci-layout"
 

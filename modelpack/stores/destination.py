@@ -11,18 +11,16 @@ files that no pull put there are as they were; the next pull goes on from what i
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from modelpack import metadata
 from modelpack.chunkindex import MAX_INDEX_BYTES, ChunkIndex, IndexedFile, decode_index
 from modelpack.content import PIECE_BYTES
 from modelpack.digest import chunk_hash
-from modelpack.errors import FormatError, IntegrityError, ModelpackError, UsageError
+from modelpack.errors import FormatError, IntegrityError, UsageError
 from modelpack.events import Observer, Warned
 from modelpack.manifest import canonical_json, load_json
-from modelpack.paths import METADATA_DIR, check_path, parent_of
+from modelpack.paths import METADATA_DIR, parent_of, parents_of
 from modelpack.scan import identity_of
 from modelpack.stores.files import (
     Tree,
@@ -34,76 +32,11 @@ from modelpack.stores.files import (
     remove_leftovers,
     write_atomically,
 )
+from modelpack.stores.receipts import MAX_RECEIPT_BYTES, RECEIPT, Receipt, is_untouched
 
-RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 _LOCK = "lock"
 STAGING = "staging"
-_RECEIPT_VERSION = 1
-# Every file that an index may name, twice, and its numbers: some 300 bytes each.
-_MAX_RECEIPT_BYTES = 256 * 1024 * 1024
-
-Identity = tuple[int, int, int, int, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Receipt:
-    """What the last pull left in a directory."""
-
-    reference: str
-    digest: str
-    complete: bool
-    """Whether all that was asked for is in place."""
-    selected: bool
-    """Whether only some of the artifact's files were asked for."""
-    files: Mapping[str, Identity] = field(default_factory=dict)
-    """The files in place, and what tells that nobody has touched them since."""
-    owned: frozenset[str] = frozenset()
-    """Every path that a pull has written or is about to write."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the receipt as JSON."""
-        return {
-            "version": _RECEIPT_VERSION,
-            "reference": self.reference,
-            "digest": self.digest,
-            "complete": self.complete,
-            "selected": self.selected,
-            "files": {path: list(identity) for path, identity in sorted(self.files.items())},
-            "owned": sorted(self.owned),
-        }
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Receipt":
-        """Read a receipt.
-
-        Raises:
-            FormatError: it is not one of this version.
-        """
-        try:
-            if value["version"] != _RECEIPT_VERSION:
-                raise FormatError("receipt has another version")
-            return cls(
-                reference=str(value["reference"]),
-                digest=str(value["digest"]),
-                complete=value["complete"] is True,
-                selected=value["selected"] is True,
-                files={
-                    check_path(path): (item[0], item[1], item[2], item[3], item[4])
-                    for path, item in value["files"].items()
-                },
-                owned=frozenset(check_path(path) for path in value["owned"]),
-            )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise FormatError("receipt is malformed") from error
-
-
-def is_untouched(known: Identity | None, status: os.stat_result) -> bool:
-    """Tell whether a file is as a receipt knows it.
-
-    The device number does not count: a volume has another one on every machine that mounts it.
-    """
-    return known is not None and known[1:] == identity_of(status)[1:]
 
 
 class Destination:
@@ -132,7 +65,7 @@ class Destination:
         Raises:
             IntegrityError: something that is no file, or a link, is in the way.
         """
-        status = self.tree.stat(file.path)
+        status = self._stat(file.path)
         if status is None or status.st_size != file.size:
             return False
         known = self.receipt.files.get(file.path) if self.receipt else None
@@ -155,7 +88,7 @@ class Destination:
         """Warn of files about to be replaced that somebody changed since they were pulled."""
         for path in paths:
             known = self.receipt.files.get(path) if self.receipt else None
-            status = self.tree.stat(path) if known else None
+            status = self._stat(path) if known else None
             if status is not None and not self._is_pulled(path, status):
                 self._observer(
                     Warned(
@@ -172,11 +105,72 @@ class Destination:
         """
         owned = self.receipt.owned if self.receipt else frozenset()
         for path in paths:
-            if path not in owned and self.tree.stat(path) is not None:
+            if path not in owned and self._stat(path) is not None:
                 raise UsageError(
                     f"{self.path / path} exists, differs, and was not put there by a pull; "
                     "move it away, or overwrite it with --force"
                 )
+
+    def check_way(self, paths: Iterable[str]) -> None:
+        """Prove that only what pulls put here, and nobody changed, must go for these paths.
+
+        A name may be a file's in one version and a directory's in the next.
+
+        Raises:
+            UsageError: something else is where a directory or a file has to be.
+        """
+        for path in paths:
+            obstacles = self._obstacles(path)
+            changed = [item for item in obstacles if not self._is_pulled_now(item)]
+            strangers = self._strangers_below(path) if obstacles else []
+            for item in (*changed, *strangers)[:1]:
+                raise UsageError(
+                    f"{self.path / item} is in the way of {path!r} and is not as a pull left it; "
+                    "move it away"
+                )
+
+    def _obstacles(self, path: str) -> list[str]:
+        """Return the files of earlier pulls that stand where ``path`` needs something else.
+
+        They are a file where it needs a directory, or those in a directory of its own name.
+
+        Raises:
+            IntegrityError: a link or another kind of file is on the way.
+        """
+        try:
+            self.tree.stat(path)
+        except IntegrityError:
+            owned = self.receipt.owned if self.receipt else frozenset()
+            found = [above for above in parents_of(path) if above in owned]
+            found += [item for item in owned if item.startswith(f"{path}/")]
+            there = sorted(item for item in found if self.tree.stat(item) is not None)
+            if not there:
+                raise
+            return there
+        return []
+
+    def _strangers_below(self, path: str) -> list[str]:
+        """Return what is in a directory named ``path`` and was not put there by a pull."""
+        owned = self.receipt.owned if self.receipt else frozenset()
+        directories = {above for item in owned for above in parents_of(item)}
+        found = []
+        with suppress(FileNotFoundError, IntegrityError), self.tree.parent(f"{path}/.") as (fd, _):
+            for place, inner, files, _ in os.fwalk(".", dir_fd=fd):
+                below = os.path.normpath(os.path.join(path, place))
+                found += [f"{below}/{name}" for name in files if f"{below}/{name}" not in owned]
+                found += [
+                    f"{below}/{name}" for name in inner if f"{below}/{name}" not in directories
+                ]
+        return found
+
+    def _stat(self, path: str) -> os.stat_result | None:
+        """Return a file's status; None also if only files of earlier pulls are in its way."""
+        try:
+            return self.tree.stat(path)
+        except IntegrityError:
+            if self._obstacles(path):
+                return None
+            raise
 
     def staging_path(self, key: bytes) -> Path:
         """Return the staging directory of an artifact, and remove those of others."""
@@ -196,7 +190,10 @@ class Destination:
         return mine
 
     def begin_placing(self, reference: str, digest: str, paths: list[str]) -> None:
-        """Record the paths that are about to be written, before any of them is."""
+        """Record the paths that are about to be written, then remove what is in their way.
+
+        ``check_way`` has been asked about them.
+        """
         old = self.receipt
         self._write_receipt(
             Receipt(
@@ -208,10 +205,13 @@ class Destination:
                 owned=(old.owned if old else frozenset()) | frozenset(paths),
             )
         )
+        for path in paths:
+            for obstacle in self._obstacles(path):
+                self.tree.unlink(obstacle)
 
     def equals(self, path: str, other: Path) -> bool:
         """Tell whether the file at ``path`` has the same bytes as ``other``."""
-        status = self.tree.stat(path)
+        status = self._stat(path)
         if status is None or status.st_size != other.stat().st_size:
             return False
         with open(self.tree.open(path), "rb") as mine, other.open("rb") as theirs:
@@ -318,7 +318,10 @@ class Destination:
     def _remove_superseded(self, keep: set[str]) -> list[str]:
         """Remove the files of earlier pulls that are not to be kept, if nobody changed them."""
         removed: list[str] = []
+        directories = {above for path in keep for above in parents_of(path)}
         for path in sorted(self.receipt.owned - keep) if self.receipt else ():
+            if path in directories or not keep.isdisjoint(parents_of(path)):
+                continue  # it had to go before, or its name would now lead elsewhere
             status = self.tree.stat(path)
             if status is None:
                 continue
@@ -334,9 +337,24 @@ class Destination:
             removed.append(path)
         return removed
 
+    def _is_half_way(self, path: str) -> bool:
+        """Tell whether a pull that was stopped may have put a file of a new name there."""
+        return (
+            self.receipt is not None
+            and not self.receipt.complete
+            and path in self.receipt.owned
+            and path not in self.receipt.files
+        )
+
+    def _is_pulled_now(self, path: str) -> bool:
+        status = self.tree.stat(path)
+        return status is None or self._is_pulled(path, status)
+
     def _is_pulled(self, path: str, status: os.stat_result) -> bool:
-        """Tell whether a file is what the last pull put there."""
+        """Tell whether a file is what the last pull, or a stopped one since, put there."""
         if self.receipt and is_untouched(self.receipt.files.get(path), status):
+            return True
+        if self._is_half_way(path):
             return True
         file = self._by_path.get(path)  # it may have been copied or touched since
         return (
@@ -356,7 +374,7 @@ class Destination:
             root.rmdir()
 
     def _read_receipt(self) -> Receipt | None:
-        raw = self._read(RECEIPT, _MAX_RECEIPT_BYTES)
+        raw = self._read(RECEIPT, MAX_RECEIPT_BYTES)
         try:
             return None if raw is None else Receipt.from_json(load_json(raw, RECEIPT))
         except FormatError as error:
@@ -427,12 +445,3 @@ def _lock(state: Path, observer: Observer) -> Iterator[None]:
                 )
                 stack.enter_context(locked(path))
         yield
-
-
-def read_receipt(directory: Path) -> Receipt | None:
-    """Return the receipt of a pulled directory without locking it, None if there is none."""
-    try:
-        with (directory / METADATA_DIR / RECEIPT).open("rb") as file:
-            return Receipt.from_json(load_json(file.read(_MAX_RECEIPT_BYTES), RECEIPT))
-    except (OSError, ModelpackError):
-        return None

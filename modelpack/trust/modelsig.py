@@ -33,7 +33,7 @@ from modelpack.signing.oms import (
     verify_signature,
 )
 from modelpack.signing.verify import CertificateVerifier, IdentitySigner, KeySigner, Signer
-from modelpack.stores.destination import read_receipt
+from modelpack.stores.receipts import read_receipt
 from modelpack.stores.files import Tree
 from modelpack.trust.authors import read_bounded
 
@@ -155,6 +155,9 @@ def verify_signed_directory(
         raise NotFoundError(f"{directory} is not a directory")
     place = signature or directory / SIGNATURE_NAME
     try:
+        # Whoever names a file may name a pipe; one that lies in the directory could wait forever.
+        if signature is None and place.exists() and not place.is_file():
+            raise UsageError(f"{place} is no regular file; remove it, and pull again")
         raw = read_bounded(place, MAX_BUNDLE_BYTES, "signature")
     except NotFoundError as error:
         raise NotFoundError(

@@ -112,7 +112,7 @@ def test_another_user_gets_the_same_digest(tmp_path):
             parent.chmod(parent.stat().st_mode | 0o055)
     code = (
         "import os, sys; os.umask(0o077)\n"
-        "import modelpack.api\n"
+        "import modelpack.api, modelpack.pushing\n"
         "os.setgid(65534); os.setuid(65534)\n"
         f"print(modelpack.push({str(open_to_all / 'model')!r}, "
         f"{'oci:' + str(open_to_all / 'store') + ':v1'!r}, use_cache=False).digest)"

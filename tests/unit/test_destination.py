@@ -16,7 +16,8 @@ from modelpack.chunkindex import ChunkIndex, encode_index
 from modelpack.digest import chunk_hash
 from modelpack.errors import FormatError, IntegrityError, UsageError
 from modelpack.events import Warned, ignore
-from modelpack.stores.destination import Destination, Receipt, open_destination, read_receipt
+from modelpack.stores.destination import Destination, open_destination
+from modelpack.stores.receipts import Receipt, read_receipt
 from tests.support.indexes import make_index
 from tests.support.models import leftovers, read_tree, write_files
 

@@ -15,7 +15,7 @@ from modelpack.chunkindex import MAGIC, decode_index, encode_index
 from modelpack.errors import FormatError
 from modelpack.facts import ModelFacts
 from modelpack.facts.model import clean_text
-from modelpack.stores.destination import Receipt
+from modelpack.stores.receipts import Receipt
 from tests.support.indexes import CHUNK, indexes, make_index
 from tests.support.samplemodel import build_sample
 
