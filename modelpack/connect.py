@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from modelpack.events import Observer, ignore
 from modelpack.ratelimit import RateLimiter
-from modelpack.reference import LAYOUT_SCHEME, LayoutReference, Reference, parse_reference
+from modelpack.reference import (
+    LAYOUT_SCHEME,
+    LayoutReference,
+    Reference,
+    RegistryReference,
+    parse_reference,
+)
 from modelpack.storage import Repository
 from modelpack.stores.layout import LayoutRepository
 
@@ -37,15 +43,24 @@ def open_repository(
         limiter = RateLimiter(connection.limit_rate) if connection else None
         repository = LayoutRepository(parsed, limiter)
     else:
-        from modelpack.registry.repository import (  # noqa: PLC0415 - httpx is slow to import
-            RegistryRepository,
-        )
-
-        repository = RegistryRepository(parsed, connection, observer=observer)
+        repository = _open_registry(parsed, connection, observer)
     try:
         yield repository
     finally:
         repository.close()
+
+
+def _open_registry(
+    reference: RegistryReference, connection: "ConnectionOptions | None", observer: Observer
+) -> Repository:
+    # httpx is slow to import
+    if connection is not None and connection.mirrors_of(reference.registry):
+        from modelpack.registry.mirrors import MirroredRepository  # noqa: PLC0415
+
+        return MirroredRepository(reference, connection, observer=observer)
+    from modelpack.registry.repository import RegistryRepository  # noqa: PLC0415
+
+    return RegistryRepository(reference, connection, observer=observer)
 
 
 def names_directory(text: str) -> bool:

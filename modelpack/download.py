@@ -25,7 +25,7 @@ from modelpack.events import Observer, Retried
 from modelpack.plan import ChunkMap, ChunkState, FetchRange
 from modelpack.ratelimit import RateLimiter
 from modelpack.schedule import Assignment, ConnectionGovernor, RangeQueue
-from modelpack.storage import ByteStream, RangeConnection, RangeIgnoredError
+from modelpack.storage import ByteStream, RangeConnection, RangeIgnoredError, WrongBytesError
 
 _logger = logging.getLogger(__name__)
 
@@ -364,7 +364,7 @@ class Downloader:
         )
         if tries >= _WRONG_BYTES_TRIES:
             raise IntegrityError(f"{message}; the registry's copy is damaged or was changed")
-        raise TransientError(message)
+        raise WrongBytesError(message)
 
     def _discard(
         self, stream: ByteStream, assignment: Assignment, buffer: memoryview, size: int

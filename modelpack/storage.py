@@ -12,7 +12,7 @@ from typing import Protocol
 from modelpack.content import Content
 from modelpack.descriptor import Descriptor
 from modelpack.digest import Digest
-from modelpack.errors import IntegrityError
+from modelpack.errors import IntegrityError, TransientError
 from modelpack.manifest import Index, Manifest
 from modelpack.reference import Reference
 
@@ -33,6 +33,10 @@ class RangeIgnoredError(Exception):
     def __init__(self, stream: AbstractContextManager[ByteStream]) -> None:
         super().__init__("the server sends whole blobs only")
         self.stream = stream
+
+
+class WrongBytesError(TransientError):
+    """Bytes arrived that are not those that were asked for; another source may have them."""
 
 
 class RangeConnection(Protocol):

@@ -29,7 +29,8 @@ from modelpack.registry.errors import (
     passing_reason,
     response_error,
 )
-from modelpack.registry.options import ConnectionOptions
+from modelpack.registry.options import ConnectionOptions, Mirror
+from modelpack.registry.proxies import ProxyingTransport
 from modelpack.registry.retry import Backoff, Contact, final_failure, reason_of, retry_after
 
 # They log whole URLs and headers; a signed query is a credential.
@@ -47,7 +48,6 @@ TO_STORAGE = frozenset({302, 303, 307})
 """By these a registry says that it has a blob, and where; the signed URL may be good for GET only."""
 REDIRECTS = MOVED | TO_STORAGE
 _TOKEN_SECONDS = 30.0
-_DIRECT = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 # A few MiB at most; without this a server could send one byte a minute for ever.
 _BODY_SECONDS = 300.0
 
@@ -72,35 +72,36 @@ class RegistryClient:
         repository: str | None,
         options: ConnectionOptions | None = None,
         observer: Observer | None = None,
+        *,
+        mirror: Mirror | None = None,
     ) -> None:
-        """Prepare, without connecting.
+        """Prepare, without connecting; with ``mirror``, requests go there.
 
         Raises:
             UsageError: the options' certificate file is unusable.
         """
-        self.registry = registry
+        self.registry = registry if mirror is None else mirror.origin.authority
         self.repository = repository
         self.options = options or ConnectionOptions()
-        self.endpoint = self.options.endpoint(registry)
+        self.endpoint = self.options.endpoint(registry) if mirror is None else mirror.origin
+        self._api = f"{self.endpoint.url}/v2" if mirror is None else mirror.api
+        # By this a mirror of several registries tells them apart; containerd sends it, too.
+        self._namespace = {} if mirror is None else {"ns": mirror.registry}
         self.ssl_context: ssl.SSLContext = self.options.ssl_context()
         self.contact = Contact()
         self._observer = observer
         # The limit the user sets is for bulk bytes; requests that wait for each other need a few.
         connections = max(_DEFAULT_CONNECTIONS, self.options.max_connections or 0)
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.Client(
-            http2=False,
-            verify=self.ssl_context,
-            trust_env=True,
-            # As curl and Go have it, no proxy stands between this machine and itself.
-            mounts=dict.fromkeys(_DIRECT),
+            transport=ProxyingTransport(self.options.proxy, self.ssl_context, limits),
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             # Harbor takes whoever returns its cookies for a browser.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
         self.authenticator = Authenticator(
-            registry=registry,
+            registry=self.registry,
             repository=repository,
             endpoint=self.endpoint,
             options=self.options,
@@ -130,7 +131,8 @@ class RegistryClient:
     def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """Return the URL of ``path`` in the repository's part of the API (``/v2/NAME/``)."""
         prefix = f"{self.repository}/" if self.repository else ""
-        url = f"{self.endpoint.url}/v2/{prefix}{path}"
+        url = f"{self._api}/{prefix}{path}"
+        query = {**(query or {}), **self._namespace}
         return f"{url}?{urllib.parse.urlencode(query)}" if query else url
 
     def request(

@@ -1,21 +1,17 @@
 """Bare connections for bulk bytes: a connected socket, and the request line's form on it.
 
 httpx copies every partial send of a large body; bulk bytes therefore go through sockets of our
-own. Owns connecting, TLS, and the proxies that the environment names. Leaves out requests.
+own. Owns connecting, TLS, and going through proxies. Leaves out which proxy (``proxies.py``), and
+requests.
 """
 
-import base64
 import http.client
 import socket
 import ssl
-import urllib.parse
-import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 
-from modelpack.errors import UsageError
-from modelpack.reference import is_loopback_host
-from modelpack.registry import addresses
+from modelpack.registry import addresses, proxies
 from modelpack.registry.addresses import Origin
 from modelpack.registry.options import ConnectionOptions
 
@@ -51,19 +47,20 @@ class Connection:
 
 
 def connect(origin: Origin, options: ConnectionOptions, context: ssl.SSLContext) -> Connection:
-    """Connect to an origin, directly or through the environment's proxy for it.
+    """Connect to an origin, directly or through the proxy for it.
 
     Raises:
         OSError, http.client.HTTPException: no connection; see ``retry.final_failure``.
-        UsageError: the environment names a proxy that is no http proxy.
+        UsageError: the proxy for it is no http proxy.
     """
-    proxy = _proxy_for(origin)
+    proxy = proxies.proxy_for(origin, options.proxy)
     host, port = (origin.host, origin.port)
     headers: dict[str, str] = {}
     if proxy is not None:
         host, port = proxy.hostname or "", proxy.port or 80
-        if proxy.username:
-            headers["Proxy-Authorization"] = _basic(proxy)
+        login = proxies.authorization(proxy)
+        if login is not None:
+            headers["Proxy-Authorization"] = login
     connection: http.client.HTTPConnection
     if origin.scheme == "https":
         connection = http.client.HTTPSConnection(
@@ -80,24 +77,3 @@ def connect(origin: Origin, options: ConnectionOptions, context: ssl.SSLContext)
     return Connection(
         connected, origin, plain_proxy, headers.get("Proxy-Authorization") if plain_proxy else None
     )
-
-
-def _proxy_for(origin: Origin) -> urllib.parse.SplitResult | None:
-    if is_loopback_host(origin.host) or urllib.request.proxy_bypass(origin.host):
-        return None
-    proxies = urllib.request.getproxies()
-    named = proxies.get(origin.scheme) or proxies.get("all")
-    if not named:
-        return None
-    proxy = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise UsageError(
-            f"the proxy for {origin.scheme} that the environment names is not an http:// proxy"
-        )
-    return proxy
-
-
-def _basic(proxy: urllib.parse.SplitResult) -> str:
-    user = urllib.parse.unquote(proxy.username or "")
-    password = urllib.parse.unquote(proxy.password or "")
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -12,18 +12,23 @@ Leaves out who the user is (``credentials.py``).
 import ssl
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modelpack.errors import UsageError
 from modelpack.reference import is_loopback_host, split_host_port
-from modelpack.registry.addresses import Origin
+from modelpack.registry.addresses import Origin, origin_of, split_url
 from modelpack.registry.credentials import Credentials
+from modelpack.registry.errors import UnsafeAddressError
 
 # Docker Hub's API does not live at the name its references carry.
 DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _DOCKER_HUB_API = "registry-1.docker.io"
+# There is another place to ask. A mirror that fetches from afar first may still take its time.
+_MIRROR_CONNECT_SECONDS = 3.0
+_MIRROR_READ_SECONDS = 15.0
+_MIRROR_PATIENCE_SECONDS = 3.0
 
 
 class _SystemTrust(ssl.SSLContext):
@@ -42,6 +47,45 @@ class _SystemTrust(ssl.SSLContext):
                 self.load_default_certs()
                 self._loaded = True
         return super().wrap_socket(*arguments, **options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mirror:
+    """Another place that has what a registry has."""
+
+    registry: str
+    """Whose mirror it is, by the name that references carry."""
+    origin: Origin
+    path: str = "/v2"
+    """What its API's paths begin with."""
+
+    @property
+    def api(self) -> str:
+        """What comes before ``/NAME/manifests`` in its URLs."""
+        return f"{self.origin.url}{self.path}"
+
+    @classmethod
+    def parse(cls, url: str, registry: str) -> "Mirror":
+        """Read ``http://HOST[:PORT][/PATH]``; a path that has no ``/v2`` in it gets one at its end.
+
+        Raises:
+            UsageError: the URL is not such a one. A login belongs into the credentials file.
+
+            >>> Mirror.parse("https://cache.example/v2/hub", "docker.io").api
+            'https://cache.example/v2/hub'
+        """
+        try:
+            parts = split_url(url)
+        except UnsafeAddressError as error:
+            raise UsageError(
+                f"mirror of {registry}: not a URL such as http://127.0.0.1:5001, without a login"
+            ) from error
+        if parts.query or parts.fragment:
+            raise UsageError(f"mirror of {registry}: its URL must end with its path")
+        path = parts.path.rstrip("/")
+        if not f"{path}/".startswith("/v2/") and "/v2/" not in f"{path}/":
+            path += "/v2"
+        return cls(registry=registry, origin=origin_of(url), path=path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +115,7 @@ class ConnectionOptions:
     token_hosts: tuple[str, ...] = ()
     """Hosts besides the registry's own site that may be sent credentials to issue tokens."""
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    """URLs that are asked, in this order, before the registry of that name; see ``mirrors.py``."""
+    """URLs that are asked, in this order, before the registry of that name; see ``Mirror``."""
     proxy: str | None = field(default=None, repr=False)
     """The HTTP proxy for every registry that is not on loopback or in ``NO_PROXY``; None is the one
     that the environment names."""
@@ -82,7 +126,8 @@ class ConnectionOptions:
         """Check the bounds.
 
         Raises:
-            UsageError: a number of connections, a rate or a time that is not positive.
+            UsageError: a number of connections, a rate or a time that is not positive, or a mirror
+                that is no URL.
         """
         for name in ("max_connections", "limit_rate"):
             value = getattr(self, name)
@@ -91,11 +136,36 @@ class ConnectionOptions:
         for name in ("connect_timeout", "read_timeout", "patience"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name.replace('_', ' ')} must be above 0")
+        for registry in self.mirrors:
+            self.mirrors_of(registry)
 
     @property
     def speaks_of_tls(self) -> bool:
         """Whether a choice was made that has no meaning without TLS."""
         return self.ca_file is not None or self.insecure_tls
+
+    def mirrors_of(self, registry: str) -> tuple[Mirror, ...]:
+        """Return where to ask before a registry, in this order."""
+        names = DOCKER_HUB if registry in DOCKER_HUB else {registry}
+        canonical = "docker.io" if registry in DOCKER_HUB else registry
+        return tuple(
+            Mirror.parse(url, canonical)
+            for name in sorted(names)
+            for url in self.mirrors.get(name, ())
+        )
+
+    def for_mirror(self, mirror: Mirror) -> "ConnectionOptions":
+        """Return how a mirror is asked: without the registry's login, and not for long."""
+        return replace(
+            self,
+            plain_http=mirror.origin.scheme == "http",
+            connect_timeout=min(self.connect_timeout, _MIRROR_CONNECT_SECONDS),
+            read_timeout=min(self.read_timeout, _MIRROR_READ_SECONDS),
+            patience=min(self.patience, _MIRROR_PATIENCE_SECONDS),
+            credentials=None,
+            token_hosts=(),
+            mirrors={},
+        )
 
     def endpoint(self, registry: str) -> Origin:
         """Return where the API of ``registry`` (``host`` or ``host:port``) is reached."""

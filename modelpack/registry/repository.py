@@ -25,10 +25,10 @@ from modelpack.registry import addresses, tagschema
 from modelpack.registry.auth import DELETE, PULL, PUSH
 from modelpack.registry.blobstream import BlobStream
 from modelpack.registry.client import MOVED, TO_STORAGE, RegistryClient, Response
-from modelpack.registry.options import ConnectionOptions
+from modelpack.registry.options import ConnectionOptions, Mirror
 from modelpack.registry.ranges import BlobLocations, HttpRangeConnection
 from modelpack.registry.uploads import Uploader
-from modelpack.storage import ByteStream, Progress
+from modelpack.storage import ByteStream, Progress, RangeConnection
 
 _MANIFEST_ACCEPT = ", ".join([*MANIFEST_TYPES, *INDEX_TYPES])
 # A page of tags as long as distribution allows by default.
@@ -49,14 +49,18 @@ class RegistryRepository:
         reference: RegistryReference,
         options: ConnectionOptions | None = None,
         observer: Observer | None = None,
+        *,
+        mirror: Mirror | None = None,
     ) -> None:
-        """Prepare, without connecting.
+        """Prepare, without connecting; with ``mirror``, all is asked of that.
 
         Raises:
             UsageError: the options' certificate file is unusable.
         """
         self._reference = reference
-        self.client = RegistryClient(reference.registry, reference.repository, options, observer)
+        self.client = RegistryClient(
+            reference.registry, reference.repository, options, observer, mirror=mirror
+        )
         self._uploader = Uploader(self.client)
         self._referrers_api: bool | None = None
         self._tag_schema_lock = threading.Lock()
@@ -185,7 +189,7 @@ class RegistryRepository:
             self.client, descriptor, start, length, what=self._what(descriptor.digest)
         )
 
-    def range_connection(self) -> HttpRangeConnection:
+    def range_connection(self) -> RangeConnection:
         """Return a new connection for fetching ranges of blobs, for one thread."""
         return HttpRangeConnection(self.client, self._locations)
 

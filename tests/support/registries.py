@@ -35,8 +35,12 @@ class DockerRegistry(Server):
         auth: Literal["basic"] | tokens.TokenServer | None = None,
         tls: PrivateCA | None = None,
         delete: bool = True,
+        remote: str | None = None,
     ):
-        """``directory`` takes the data and the log; ``tls`` issues the certificate."""
+        """``directory`` takes the data and the log; ``tls`` issues the certificate.
+
+        With ``remote``, another registry's URL, it is that one's pull-through cache.
+        """
         self.storage = directory / "data"
         self._port = 0
         self._scheme = "https" if tls else "http"
@@ -49,6 +53,8 @@ class DockerRegistry(Server):
             },
             "http": {},
         }
+        if remote:
+            self._config["proxy"] = {"remoteurl": remote}
         if tls:
             certificate, key = tls.issue(directory.name)
             self._config["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}

@@ -240,12 +240,12 @@ class Request:
         return values[0] if values else None
 
     def allow_query(self, *names: str) -> None:
-        """Insist that the query holds nothing else.
+        """Insist that the query holds nothing else, but for what mirrors are told: whose they are.
 
         Raises:
             Refusal: it does.
         """
-        unknown = sorted(set(self.query) - set(names))
+        unknown = sorted(set(self.query) - {*names, "ns"})
         if unknown:
             raise violation("UNSUPPORTED", f"the query has an unknown {unknown[0]!r}")
 

@@ -1,7 +1,4 @@
-import select
-import socket
 import ssl
-import threading
 
 import pytest
 
@@ -14,68 +11,9 @@ from modelpack.registry.connections import connect
 from modelpack.registry.options import ConnectionOptions
 from modelpack.registry.repository import RegistryRepository
 from tests.support.faultregistry import FaultRegistry
+from tests.support.httpproxy import Proxy
 
 BLOB = Descriptor.of(b"bytes", media_type=OCI_LAYER_TAR)
-
-
-class Proxy:
-    """A proxy that leads every name to one server, and keeps the heads of the requests."""
-
-    def __init__(self, target):
-        self.heads = []
-        self._target = target
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    @property
-    def host(self):
-        return f"127.0.0.1:{self._server.getsockname()[1]}"
-
-    def close(self):
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        for thread in list(self._threads):
-            thread.join(10)
-
-    def _accept(self):
-        while True:
-            try:
-                peer, _ = self._server.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, peer):
-        with peer, socket.create_connection(self._target) as upstream:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                more = peer.recv(65536)
-                if not more:
-                    return
-                head += more
-            self.heads.append(head.decode("latin-1"))
-            method, _, rest = head.partition(b" ")
-            if method == b"CONNECT":
-                peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            else:
-                # One request a connection is enough here: the absolute form becomes a path.
-                path = b"/" + rest.split(b"://", 1)[1].split(b"/", 1)[1]
-                upstream.sendall(method + b" " + path)
-            ends = {peer: upstream, upstream: peer}
-            while True:
-                ready, _, _ = select.select(list(ends), [], [], 10)
-                for end in ready:
-                    data = end.recv(65536)
-                    if not data:
-                        return
-                    if b"HTTP/1.1\r\n" in data[:500] and end is peer and method != b"CONNECT":
-                        self.heads.append(data.decode("latin-1"))
-                        verb, _, rest = data.partition(b" ")
-                        data = verb + b" /" + rest.split(b"://", 1)[1].split(b"/", 1)[1]
-                    ends[end].sendall(data)
 
 
 @pytest.fixture
@@ -169,3 +107,45 @@ def test_request_targets():
             assert not connection.is_tls
         finally:
             connection.close()
+
+
+def test_a_configured_proxy_comes_before_the_environments(clean_environment, open_repository):
+    clean_environment.setenv("http_proxy", "http://127.0.0.1:1")
+    with FaultRegistry() as registry:
+        host, _, port = registry.host.partition(":")
+        proxy = Proxy((host, int(port)))
+        url = f"http://ada:pr%40xy@{proxy.host}"
+        push(open_repository("registry.test", plain_http=True, proxy=url))
+        proxy.close()
+        assert {head.split(" ")[0] for head in proxy.heads} == {"POST", "PUT", "HEAD"}
+        for head in proxy.heads:
+            assert "proxy-authorization: basic ywrhonbyqhh5" in head.lower()
+
+
+def test_no_proxy_holds_for_a_configured_one(clean_environment):
+    options = ConnectionOptions(proxy="http://127.0.0.1:1")
+    context = options.ssl_context()
+    with pytest.raises(ConnectionRefusedError):
+        connect(Origin("http", "registry.test", 80), options, context)
+    clean_environment.setenv("no_proxy", ".test")
+    with pytest.raises(OSError, match=r"[Nn]ame|address"):
+        connect(Origin("http", "registry.test", 80), options, context)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://127.0.0.1:1", "https://proxy.test", "http://", "http://[", "http://x:0"]
+)
+def test_what_is_no_proxy(clean_environment, open_repository, proxy):
+    """Both planes say so alike, and without what may be a password."""
+    repository = open_repository("registry.test", plain_http=True, proxy=f"{proxy}")
+    with pytest.raises(UsageError, match="the proxy configured is not an http:// proxy"):
+        repository.has_blob(BLOB)
+    with (
+        pytest.raises(UsageError, match="the proxy configured is not an http:// proxy"),
+        repository.range_connection().open_range(BLOB, 0, 5),
+    ):
+        pass
+
+
+def test_a_proxys_password_is_not_shown(open_repository):
+    assert "secret" not in repr(ConnectionOptions(proxy="http://ada:secret@127.0.0.1:1"))
