@@ -29,6 +29,9 @@ MAX_CERTIFICATE_BYTES = 64 * 1024
 # sigstore's clients take one entry and at most 32 timestamps.
 _MAX_LOG_ENTRIES = 32
 _MAX_HINT = 512
+# Lists, objects and members; a bundle with 32 timestamps has some hundred. What is large in one is a
+# text. Parsed JSON of nothing but brackets takes thirty times the memory.
+_MAX_VALUES = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +63,8 @@ def parse_bundle(raw: bytes) -> Bundle:
     """
     if len(raw) > MAX_BUNDLE_BYTES:
         raise FormatError(f"the bundle is larger than {MAX_BUNDLE_BYTES} bytes")
+    if sum(raw.count(mark) for mark in (b"[", b"{", b",")) > _MAX_VALUES:
+        raise FormatError(f"the bundle holds more than {_MAX_VALUES} values")
     value = load_json(raw, "the bundle")
     if not isinstance(value, dict) or value.get("mediaType") not in ACCEPTED_MEDIA_TYPES:
         found = value.get("mediaType") if isinstance(value, dict) else type(value).__name__

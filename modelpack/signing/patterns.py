@@ -3,7 +3,8 @@
 Owns matching, without regular expressions, whose cost a pattern's author could choose. ``*`` stands
 for any characters within one segment, ``**`` for one or more whole segments. Without a tag a
 pattern is about every tag and digest. Only ``**`` alone is about registries and layouts alike;
-a layout's pattern starts with ``oci:``, as its references do.
+a layout's pattern starts with ``oci:``, as its references do. Names are compared as they are
+resolved: a host in any case, with the port that HTTPS has anyway or without, is the same one.
 
     >>> matches("registry.example/team/**", "registry.example/team/llama", "v1")
     True
@@ -11,7 +12,11 @@ a layout's pattern starts with ``oci:``, as its references do.
     False
     >>> matches("registry.example/team/*:v*", "registry.example/team/llama", None)
     False
+    >>> matches("registry.example/bad/**", "REGISTRY.example:443/bad/llama", None)
+    True
 """
+
+import re
 
 from modelpack.errors import UsageError
 from modelpack.reference import LAYOUT_SCHEME
@@ -19,6 +24,11 @@ from modelpack.reference import LAYOUT_SCHEME
 # A reference has at most some 400 characters.
 MAX_PATTERN = 512
 _MAX_SEGMENTS = 64
+_PORT = re.compile(r":0*(?P<number>[0-9]+)\Z")
+_HTTPS_PORT = "443"
+# Names of one registry, as Docker and containerd treat them.
+_DOCKER_HUB = "docker.io"
+_DOCKER_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io"})
 
 
 def check_pattern(pattern: str) -> str:
@@ -44,9 +54,25 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def canonical_name(name: str) -> str:
+    """Return the one spelling of a name (``host/repository`` or ``oci:PATH``) or of its pattern.
+
+    Only what certainly leads to the same place is made alike; ``..`` may not, where links are.
+    """
+    if name.startswith(LAYOUT_SCHEME):
+        path = name.removeprefix(LAYOUT_SCHEME)
+        kept = [part for part in path.split("/") if part not in ("", ".")]
+        return f"{LAYOUT_SCHEME}{'/' * path.startswith('/')}{'/'.join(kept)}"
+    host, slash, rest = name.partition("/")
+    host = _PORT.sub(r":\g<number>", host.lower()).removesuffix(f":{_HTTPS_PORT}")
+    return f"{_DOCKER_HUB if host in _DOCKER_HUB_NAMES else host}{slash}{rest}"
+
+
 def matches(pattern: str, name: str, tag: str | None) -> bool:
     """Tell whether a checked pattern is about ``name`` (``host/repository`` or ``oci:PATH``)."""
     scheme, wanted, wanted_tag = _split(pattern)
+    wanted = canonical_name(scheme + wanted).removeprefix(scheme)
+    name = canonical_name(name)
     if wanted_tag is not None and (tag is None or not _wildcard(wanted_tag, tag)):
         return False
     if wanted == "**" and not scheme:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelpack.errors import FormatError
-from modelpack.reference import Reference
+from modelpack.reference import LAYOUT_SCHEME, LayoutReference, Reference
 from modelpack.signing import history
 from modelpack.signing.history import Accepted
+from modelpack.signing.patterns import canonical_name
 from modelpack.stores.files import locked, mapped_errors, write_atomically
 
 
@@ -54,7 +55,10 @@ class Records:
     def _path(self, reference: Reference) -> Path | None:
         if reference.tag is None or reference.digest is not None:
             return None
-        name = f"{reference.repository_name}:{reference.tag}"
+        name = reference.repository_name
+        if isinstance(reference, LayoutReference):
+            name = f"{LAYOUT_SCHEME}{Path(reference.path).absolute()}"
+        name = f"{canonical_name(name)}:{reference.tag}"
         return self._directory / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 

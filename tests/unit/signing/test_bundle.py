@@ -86,6 +86,7 @@ BAD = {
     "both-contents": changed(messageSignature={}),
     "no-envelope": changed(dsseEnvelope=...),
     "unknown-member": changed(other=1),
+    "thousands-of-values": changed(other=[[]] * 30_000),
     "no-signature": changed(dsseEnvelope={**VALUE["dsseEnvelope"], "signatures": []}),
     "two-signatures": changed(
         dsseEnvelope={

@@ -142,6 +142,19 @@ def test_a_flood_is_refused_before_any_of_it_is_verified(monkeypatch):
             verify_bundles(found, subject=DIGEST, signers=[TEAM])
 
 
+@pytest.mark.parametrize("bit", [0x01, 0x20], ids=["bit", "case"])
+def test_no_byte_of_a_bundle_can_be_changed(bit):
+    raw = bundle(statement.signature_statement(DIGEST))
+    assert check(raw).ok
+    for position in range(len(raw)):
+        changed = bytearray(raw)
+        changed[position] ^= bit
+        assert not check(bytes(changed)).ok, (
+            position,
+            bytes(changed[position - 10 : position + 10]),
+        )
+
+
 def test_no_signers_accept_nothing():
     assert "anyone who is accepted" in check(SIGNATURE, []).detail
 

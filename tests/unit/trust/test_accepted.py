@@ -62,3 +62,24 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "state").write_text("")
     with pytest.raises(ModelpackError, match="cannot record"):
         Records(tmp_path / "state").add(NAME, accepted(1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["REGISTRY.example/team/llama:latest", "registry.example:443/team/llama:latest"],
+    ids=["case", "port"],
+)
+def test_another_spelling_of_a_name_is_the_same_name(tmp_path, text):
+    """Or an older version would be let in by it."""
+    records = Records(tmp_path / "state")
+    records.add(NAME, accepted(1))
+    assert records.read(parse_reference(text)) == (accepted(1),)
+
+
+def test_a_layout_is_known_by_its_place(tmp_path, monkeypatch):
+    records = Records(tmp_path / "state")
+    monkeypatch.chdir(tmp_path)
+    records.add(parse_reference("oci:./store:v1"), accepted(1))
+    assert records.read(parse_reference(f"oci:{tmp_path}/store:v1")) == (accepted(1),)
+    monkeypatch.chdir("/")
+    assert records.read(parse_reference("oci:./store:v1")) == ()
