@@ -91,12 +91,18 @@ def parse_labels_file(raw: bytes, what: str) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{what} is not UTF-8 text") from error
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        key, equals, quoted = line.partition("=")
-        try:
-            value = json.loads(quoted) if quoted.startswith('"') else quoted
-            labels[check_key(key.strip() if equals else line)] = check_value(value)
-        except (UsageError, ValueError) as error:
-            raise UsageError(f"{what}: line {number}: {error}") from error
+        if line.strip():
+            try:
+                key, value = _parse_line(line)
+            except (UsageError, ValueError) as error:
+                raise UsageError(f"{what}: line {number}: {error}") from error
+            labels[key] = value
     return labels
+
+
+def _parse_line(line: str) -> tuple[str, str]:
+    key, equals, quoted = line.partition("=")
+    if not equals:
+        raise UsageError(f'{line!r:.80} is not key="value"')
+    value = json.loads(quoted) if quoted.startswith('"') else quoted
+    return check_key(key.strip()), check_value(value)

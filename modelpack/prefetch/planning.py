@@ -39,6 +39,8 @@ MAX_RESOLVES = 4
 # A disk that was full has space again when it has this much more, or a part of what is needed.
 _MORE_SPACE = 16 * 2**20
 _MORE_SHARE = 20
+# Quotas and inodes do not show in what is free, so a try is made after so long all the same.
+_SPACE_AGAIN = 6 * 3600.0
 
 
 def plan(situation: Situation) -> Plan:
@@ -257,7 +259,8 @@ class _Planner:
             return None
         if self._situation.steady < failure.next_steady:
             return self._failed(failure)
-        if failure.free_bytes is not None:
+        patience_ends = failure.next_steady + _SPACE_AGAIN
+        if failure.free_bytes is not None and self._situation.steady < patience_ends:
             free = self._situation.observation.free
             more = max(_MORE_SPACE, failure.free_bytes // _MORE_SHARE)
             if free < failure.free_bytes + more:

@@ -447,10 +447,11 @@ def test_an_interrupted_transfer_goes_on_where_it_was(registry):
 def test_a_full_disk_is_no_tight_loop(registry):
     sim = one_node(registry, disk=1000)
     sim.node.faults["install"] = SpaceError("the disk is full")
-    sim.run(24 * HOUR, every=60)
+    sim.run(5 * HOUR, every=60)
     installs = [call for call in sim.node.calls if call[0] == "install"]
     assert len(installs) == 1
     assert sim.status.stage == Stage.INSUFFICIENT_SPACE
+    assert "when the disk has more space" in sim.status.reason
     sim.node.disk += 10**9
     sim.run(600)
     assert sim.visible() is not None

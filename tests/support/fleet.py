@@ -224,7 +224,8 @@ class Sim:
     def command(self, name, *arguments, **more):
         """Ask what root may ask, durably."""
         said = getattr(commands, name)(self.core.memory, *arguments, **more)
-        assert self.core.save()
+        if not self.core.save():
+            raise SpaceError(self.core.trouble)
         return said
 
     def rollback(self, name=REFERENCE):
