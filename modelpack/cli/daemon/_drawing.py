@@ -19,6 +19,7 @@ MOVING = frozenset({Stage.RESOLVING, Stage.VERIFYING, Stage.DOWNLOADING, Stage.I
 TROUBLE = frozenset({Stage.REFUSED, Stage.INSUFFICIENT_SPACE, Stage.FAILED})
 
 _BAR = 24
+_LEAST_BUDGET, _MOST_BUDGET = 10, 60
 _NAME = 36
 # A rate is that of the last few seconds.
 _RATE_SECONDS = 8.0
@@ -124,7 +125,12 @@ def _heading(status: DaemonStatus) -> Iterator[Text]:
 
 def _budget(budget: BudgetStatus, width: int) -> Text:
     """Draw the disk budget, with what is reserved, and marks where eviction begins and ends."""
-    room = max(10, min(width - 2, 60))
+    said = f"  {human_bytes(budget.used)}"
+    if budget.reserved:
+        said += f" and {human_bytes(budget.reserved)} reserved"
+    said += f" of {human_bytes(budget.limit)}"
+    more = f"; evicts above {human_bytes(budget.high)}" if budget.high < budget.limit else ""
+    room = max(_LEAST_BUDGET, min(width - len(said) - len(more), _MOST_BUDGET))
     limit = max(budget.limit, 1)
     used = round(room * min(1.0, budget.used / limit))
     reserved = round(room * min(1.0, (budget.used + budget.reserved) / limit)) - used
@@ -132,13 +138,7 @@ def _budget(budget: BudgetStatus, width: int) -> Text:
     bar = Text(full * used, style="red" if budget.used > budget.high else "cyan")
     bar.append(some * reserved, style="blue")
     bar.append(none * (room - used - reserved), style="dim")
-    bar.append(f"  {human_bytes(budget.used)}")
-    if budget.reserved:
-        bar.append(f" and {human_bytes(budget.reserved)} reserved")
-    bar.append(f" of {human_bytes(budget.limit)}")
-    if budget.high < budget.limit:
-        bar.append(f"; evicts above {human_bytes(budget.high)}", style="dim")
-    return bar
+    return bar.append(said).append(more, style="dim")
 
 
 def _model(model: ModelStatus, now: float, rates: Rates, name_width: int) -> Iterator[Text]:

@@ -106,7 +106,13 @@ def _watch(place: Path | str) -> bool:
     shown: RenderableType = ""
     out = console()
     try:
-        with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
+        with Live(
+            console=out,
+            auto_refresh=False,
+            vertical_overflow="crop",
+            redirect_stdout=False,  # its stand-in for stdout has no encoding
+            redirect_stderr=False,
+        ) as live:
             for document in _documents(place):
                 if isinstance(document, NetworkError):
                     live.update(_away(shown, document), refresh=True)

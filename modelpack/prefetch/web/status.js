@@ -50,7 +50,7 @@ function duration(seconds) {
   if (h) return m ? `${h} h ${m} min` : `${h} h`;
   return m ? (s && m < 10 ? `${m} min ${s} s` : `${m} min`) : `${s} s`;
 }
-const since = (seconds) => seconds < 5 ? "just now" : `${duration(seconds)} ago`;
+const since = (seconds) => seconds < 5 ? "just now" : `${duration(seconds).split(" ", 2).join(" ")} ago`;
 const percent = (value) => `${Math.floor(value * 100)} %`;
 const short = (digest) => digest.replace(/^(\w+:[0-9a-f]{12})[0-9a-f]+$/, "$1…");
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
@@ -142,7 +142,9 @@ class Row {
     const code = (digest) => { const node = make("code", "", short(digest)); node.title = digest; return node; };
     const parts = model.digest ? [code(model.digest)] : [];
     if (model.candidate && model.candidate !== model.digest) {
-      parts.push(" ", make("span", "", "next"), " ", code(model.candidate));
+      const next = make("span", "whole", "next ");
+      next.append(code(model.candidate));
+      parts.push(" ", next);
     }
     this.digest.replaceChildren(...parts);
   }
