@@ -12,7 +12,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import measure, report
-from benchmarks.contestants import MODELPACK, Contestant, Published, pullers, pushers
+from benchmarks.contestants import (
+    MODELPACK,
+    Contestant,
+    Published,
+    pullers,
+    pushers,
+    starters,
+)
+from benchmarks.latency import LatencyRelay
 from benchmarks.report import OURS, Outcome
 from benchmarks.scenarios import SCENARIOS, Scenario
 from tests.support.certificates import PrivateCA
@@ -21,6 +29,7 @@ from tests.support.registries import DockerRegistry
 
 _QUICK_CONTESTANTS = ("modelpack", "bare floor", "oras", "skopeo")
 _QUICK_REPEATS = 3
+_LATENCY_SECONDS = 0.02
 
 
 class Bench:
@@ -30,8 +39,7 @@ class Bench:
         """Use a running registry."""
         self.work = work
         self.registry = registry
-        self._fill = fill
-        self._filler = work / "filler"
+        self._filler = measure.PageCacheFiller(work / "filler") if fill else None
 
     def run(self, scenario: Scenario, *, quick: bool) -> Outcome:
         """Time every contestant of a scenario in turn."""
@@ -41,18 +49,19 @@ class Bench:
         with self._serve(scenario) as host:
             ca_file = self._ca.file if scenario.server == "tls" else None
             published = self._publish(scenario, model, host, ca_file)
-            table = pushers(model) if scenario.kind == "push" else pullers()
+            table = _table(scenario, model)
             wanted = [
                 table[name]
                 for name in scenario.contestants
-                if not quick or name in _QUICK_CONTESTANTS
+                if not quick or name in _QUICK_CONTESTANTS or scenario.kind == "start"
             ]
             outcome.missing = [item.name for item in wanted if not item.is_here]
             here = [item for item in wanted if item.is_here]
-            repeats = _QUICK_REPEATS if quick else scenario.repeats
-            for turn in range(repeats + 1):
-                for contestant in here:
-                    self._turn(scenario, contestant, published, outcome, counted=turn > 0)
+            repeats = min(_QUICK_REPEATS, scenario.repeats) if quick else scenario.repeats
+            with _limited(scenario) as memory:
+                for turn in range(repeats + 1):
+                    for contestant in here:
+                        self._turn(scenario, contestant, published, outcome, memory, turn > 0)
         return outcome
 
     def _turn(
@@ -61,7 +70,7 @@ class Bench:
         contestant: Contestant,
         published: Published,
         outcome: Outcome,
-        *,
+        memory: measure.MemoryLimit | None,
         counted: bool,
     ) -> None:
         """Run one contestant once; the first turn warms up and is not counted."""
@@ -70,13 +79,15 @@ class Bench:
         destination = self.work / "destination"
         self._prepare(scenario, published, destination)
         target = published
-        if scenario.kind == "push" and contestant.name != "modelpack, unchanged":
-            target = self._fresh_repository(published)
-        if self._fill:
-            measure.fill_page_cache(self._filler)
+        if scenario.kind.startswith("push") and contestant.name != "modelpack, unchanged":
+            target = self._fresh_repository(published, scenario)
+        if self._filler and scenario.kind not in {"present", "start"}:
+            self._filler.fill()
         try:
             sample, output = measure.timed_run(
-                contestant.argv(target, destination), env=contestant.environment()
+                contestant.argv(target, destination),
+                env=contestant.environment(),
+                memory=memory,
             )
         except measure.RunFailedError as error:
             outcome.failed[contestant.name] = str(error).replace("\n", " ")
@@ -104,7 +115,7 @@ class Bench:
     def _publish(
         self, scenario: Scenario, model: Path, host: str, ca_file: Path | None
     ) -> Published:
-        if scenario.kind == "upgrade":
+        if scenario.kind in {"upgrade", "push-changed"}:
             four = next(item for item in SCENARIOS if item.name == "four-files")
             self._push(four.model(self.work / "models"), self._reference("four-files"))
         reference = self._reference(scenario.name)
@@ -119,11 +130,13 @@ class Bench:
             ca_file=ca_file,
         )
 
-    def _fresh_repository(self, published: Published) -> Published:
+    def _fresh_repository(self, published: Published, scenario: Scenario) -> Published:
         """Empty the registry: blobs are shared by all its repositories."""
         self.registry.stop()
         shutil.rmtree(self.registry.storage, ignore_errors=True)
         self.registry.start()
+        if scenario.kind == "push-changed":
+            self._push(self.work / "models/four/model", published.reference)
         return published
 
     def _reference(self, name: str) -> str:
@@ -144,6 +157,10 @@ class Bench:
         if scenario.server == "registry":
             yield self.registry.host
             return
+        if scenario.server == "latency":
+            with LatencyRelay(self.registry.host, _LATENCY_SECONDS) as relay:
+                yield relay.host
+            return
         directory = Path(tempfile.mkdtemp(dir=self.work))
         self._ca = PrivateCA(directory)
         with ExitStack() as stack:
@@ -153,6 +170,24 @@ class Bench:
                 server = Nginx(directory, proxy(self.registry, limit_rate("50m")))
             stack.enter_context(server)
             yield server.host
+
+
+def _table(scenario: Scenario, model: Path) -> dict[str, Contestant]:
+    if scenario.kind == "start":
+        return starters()
+    return pushers(model) if scenario.kind.startswith("push") else pullers()
+
+
+@contextmanager
+def _limited(scenario: Scenario) -> Iterator[measure.MemoryLimit | None]:
+    if scenario.memory is None:
+        yield None
+        return
+    limit = measure.MemoryLimit(int(measure.total_memory() * scenario.memory))
+    try:
+        yield limit
+    finally:
+        limit.close()
 
 
 def main() -> int:
@@ -174,6 +209,8 @@ def main() -> int:
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+    # An installed program has been compiled; where this is set, every start would compile again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     outcomes = []
     (work / "registry").mkdir(exist_ok=True)
     shutil.rmtree(work / "registry" / "data", ignore_errors=True)

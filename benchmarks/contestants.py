@@ -12,6 +12,7 @@ from tests.support.programs import command, environment, find_program
 
 MODELPACK = str(Path(sysconfig.get_path("scripts")) / "modelpack")
 _FLOOR_CONNECTIONS = "4"
+_CONNECTIONS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +84,27 @@ def pullers() -> dict[str, Contestant]:
         Contestant(name="aria2c", program="aria2c", argv=_aria2_pull, verifies=False),
         Contestant(name="curl x4", program="curl", argv=_curl_pull, verifies=False),
     ]
+    found += [
+        Contestant(
+            name=f"modelpack, {count}", program="python:modelpack", argv=_modelpack_with(count)
+        )
+        for count in _CONNECTIONS
+    ]
+    return {contestant.name: contestant for contestant in found}
+
+
+def starters() -> dict[str, Contestant]:
+    """Return what start-up is compared with, by name."""
+    found = [
+        Contestant(
+            name="modelpack", program="python:modelpack", argv=lambda *_: [MODELPACK, "--help"]
+        ),
+        Contestant(
+            name="python -c pass",
+            program="python:sys",
+            argv=lambda *_: [sys.executable, "-c", "pass"],
+        ),
+    ]
     return {contestant.name: contestant for contestant in found}
 
 
@@ -111,6 +133,13 @@ def pushers(model: Path) -> dict[str, Contestant]:
 def _modelpack_pull(model: Published, destination: Path) -> list[str]:
     trust = ["--ca-file", str(model.ca_file)] if model.ca_file else []
     return [MODELPACK, "pull", model.reference, str(destination), "-q", *trust]
+
+
+def _modelpack_with(connections: int) -> Callable[[Published, Path], list[str]]:
+    def argv(model: Published, destination: Path) -> list[str]:
+        return [*_modelpack_pull(model, destination), "--max-connections", str(connections)]
+
+    return argv
 
 
 def _floor(model: Published, destination: Path) -> list[str]:

@@ -22,9 +22,12 @@ class Scenario:
     bars: dict[str, float] = field(default_factory=dict)
     """Highest ratio of our time to theirs."""
     kind: str = "pull"
-    """pull, push, upgrade (a changed version over an earlier one) or present (nothing to do)."""
+    """pull, push, push-changed (over an earlier version), upgrade (a pull of that), present (nothing
+    to do) or start (a command that moves nothing)."""
     server: str = "registry"
-    """registry, tls, capped (50 MB/s a connection) or latency (20 ms each way)."""
+    """registry, tls, capped (50 MB/s a connection) or latency (20 ms for each request)."""
+    memory: float | None = None
+    """The part of the machine's memory that a contestant may use, page cache included."""
     repeats: int = 5
     quick: bool = False
 
@@ -133,6 +136,46 @@ SCENARIOS = (
         kind="push",
         repeats=3,
     ),
+    Scenario(
+        name="push-changed",
+        title="Push of a version with 5 % of the tensors changed, the earlier one there",
+        model=_changed,
+        contestants=("modelpack", "oras"),
+        kind="push-changed",
+        repeats=3,
+    ),
+    Scenario(
+        name="latency",
+        title="Cold pull, 4 files of 512 MiB, 20 ms for each request",
+        model=_four_shards,
+        contestants=("modelpack", "oras", "skopeo", "aria2c"),
+        server="latency",
+        repeats=3,
+    ),
+    Scenario(
+        name="start",
+        title="Start-up: modelpack --help against an empty Python program",
+        model=_sized(64),
+        contestants=("modelpack", "python -c pass"),
+        kind="start",
+        repeats=15,
+        quick=True,
+    ),
+    *(
+        Scenario(
+            name=f"connections-{name}",
+            title=f"Connections: {title}",
+            model=model,
+            contestants=("modelpack", *(f"modelpack, {count}" for count in (1, 2, 4, 8, 16))),
+            server=server,
+            repeats=3,
+        )
+        for name, title, model, server in (
+            ("loopback", "one file of 2 GiB, docker-registry on loopback", _one_file, "registry"),
+            ("capped", "one file of 512 MiB, 50 MB/s for each", _small_one, "capped"),
+            ("latency", "one file of 512 MiB, 20 ms for each request", _small_one, "latency"),
+        )
+    ),
     *(
         Scenario(
             name=f"size-{size}",
@@ -141,6 +184,14 @@ SCENARIOS = (
             contestants=("modelpack", "oras"),
             repeats=3,
         )
-        for size in (64, 1024, 8192)
+        for size in (64, 256, 1024, 4096, 8192)
+    ),
+    Scenario(
+        name="little-memory",
+        title="Cold pull, one file of 8 GiB, in a quarter of the machine's memory",
+        model=_sized(8192),
+        contestants=("modelpack", "oras", "skopeo"),
+        memory=0.25,
+        repeats=2,
     ),
 )
