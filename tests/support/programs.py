@@ -41,7 +41,12 @@ FROM_TREE = frozenset(
 )
 # `go install` builds them, which a machine with no Go cannot: a test without them is skipped
 # even in CI.
-FROM_GO = frozenset({"cdi-oracle", "kube-oracle", "nvidia-cdi-hook", "nvidia-ctk"})
+FROM_GO = frozenset(
+    {
+        *("cdi-oracle", "kube-oracle", "nvidia-cdi-hook", "nvidia-ctk"),
+        *("fulcio", "rekor-server", "timestamp-server"),  # by tests/support/install-sigstore
+    }
+)
 # In an environment of its own, whose python stands beside the program that the link leads to.
 FROM_PYPI = frozenset({"model_signing"})
 # Taken out of a package whose services nobody needs.

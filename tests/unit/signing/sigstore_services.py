@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from tests.unit.signing.timestamp_service import TimestampAuthority, der_length
+from tests.unit.signing.timestamp_service import TimestampAuthority, der_length, without_poison
 from tests.unit.signing.transparency_log import Tree, b64, ecdsa, entry_v2, spki
 
 IDENTITY = "https://ci.example/team/models/release.yml@refs/heads/main"
@@ -74,9 +74,9 @@ class Deployment:
         self._server.server_close()
         self._thread.join()
 
-    def token(self, *, audience="sigstore", expires=300, key=None, identity=IDENTITY):
+    def token(self, *, audience="sigstore", expires=300, key=None, identity=IDENTITY, **more):
         now = int(dt.datetime.now(dt.UTC).timestamp())
-        claims = {"iss": self.url, "sub": identity, "aud": audience, "iat": now - 600}
+        claims = {"iss": self.url, "sub": identity, "aud": audience, "iat": now - 600, **more}
         return jwt.encode(claims | {"exp": now + expires}, key or self.token_key, "ES256")
 
     def trust_config(self, **changes):
@@ -173,6 +173,9 @@ class Deployment:
                 critical=False,
             )
         )
+        if length == 0:
+            only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
+            builder = builder.add_extension(only, critical=False)
         return builder.sign(issuer_key, hashes.SHA256())
 
     def certificate(self, public_key, identity):
@@ -207,12 +210,44 @@ class Deployment:
         logged = builder.add_extension(x509.UnrecognizedExtension(SCT_LIST, scts), critical=False)
         return logged.sign(self.ca_key, hashes.SHA256())
 
-    def _scts(self, tbs):
+    def _issued(self, tbs):
+        """Return when, and the issuance log's signature over a certificate to be."""
         milliseconds = int(self.clock().timestamp() * 1000)
         issuer = hashlib.sha256(spki(self.ca_key)).digest()
         signed = struct.pack("!BBQH", 0, 0, milliseconds, 1) + issuer
         signed += len(tbs).to_bytes(3, "big") + tbs + b"\0\0"
-        signature = ecdsa(self.ct_key, signed)
+        return milliseconds, ecdsa(self.ct_key, signed)
+
+    def add_pre_chain(self, request):
+        """POST /ct/v1/add-pre-chain, with which a certificate authority asks the issuance log."""
+        raw = base64.b64decode(request["chain"][0])
+        milliseconds, signature = self._issued(without_poison(raw))
+        return 200, {
+            "sct_version": 0,
+            "id": b64(hashlib.sha256(spki(self.ct_key)).digest()),
+            "timestamp": milliseconds,
+            "extensions": "",
+            "signature": b64(struct.pack("!BBH", 4, 3, len(signature)) + signature),
+        }
+
+    def discovery(self, path):
+        """GET what says which keys sign tokens (OpenID Connect Discovery)."""
+        if path == "/keys":
+            numbers = self.token_key.public_key().public_numbers()
+            x, y = (
+                base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode()
+                for number in (numbers.x, numbers.y)
+            )
+            key = {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "x": x, "y": y}
+            return {"keys": [key]}
+        return {
+            "issuer": self.url,
+            "jwks_uri": f"{self.url}/keys",
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+
+    def _scts(self, tbs):
+        milliseconds, signature = self._issued(tbs)
         sct = b"\0" + hashlib.sha256(spki(self.ct_key)).digest()
         sct += struct.pack("!QHBBH", milliseconds, 0, 4, 3, len(signature)) + signature
         listed = struct.pack("!HH", len(sct) + 2, len(sct)) + sct
@@ -327,6 +362,9 @@ class Deployment:
                     data = json.dumps(value).encode()
                 self.answer(status, data, "json")
 
+            def do_GET(self):
+                self.answer(200, json.dumps(deployment.discovery(self.path)).encode(), "json")
+
             def decide(self, body):
                 if self.path == "/api/v2/signingCert":
                     return deployment.signing_certificate(body, self.headers["authorization"])
@@ -334,6 +372,8 @@ class Deployment:
                     return deployment.log_entry(body)
                 if self.path == "/api/v2/log/entries":
                     return deployment.log_entry_v2(body)
+                if self.path == "/ct/v1/add-pre-chain":
+                    return deployment.add_pre_chain(body)
                 return 404, {}
 
             def answer(self, status, data, kind):

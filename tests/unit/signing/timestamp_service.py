@@ -28,6 +28,8 @@ POLICY = "1.3.6.1.4.1.57264.2"
 
 INTEGER, OCTETS, SEQUENCE, SET, TIME = 0x02, 0x04, 0x30, 0x31, 0x18
 EXPLICIT_0 = 0xA0
+EXTENSIONS = 0xA3
+POISON = "1.3.6.1.4.1.11129.2.4.3"
 
 
 def der(tag, *parts):
@@ -69,6 +71,21 @@ def items(data):
         found.append((tag, data[start : start + length], data[position : start + length]))
         position = start + length
     return found
+
+
+def without_poison(raw):
+    """Return what a certificate will sign, given its precertificate (RFC 6962, section 3.1)."""
+    [(_, body, _)] = items(raw)
+    [(_, signed, _), *_] = items(body)
+    parts = []
+    for tag, content, whole in items(signed):
+        if tag != EXTENSIONS:
+            parts.append(whole)
+            continue
+        [(_, listed, _)] = items(content)
+        kept = [one for _, inside, one in items(listed) if items(inside)[0][2] != oid(POISON)]
+        parts.append(der(EXTENSIONS, der(SEQUENCE, *kept)))
+    return der(SEQUENCE, *parts)
 
 
 class TimestampAuthority:
