@@ -135,7 +135,8 @@ def test_tampered_bundles_are_refused(shared, signed, path, change):
     assert "\n" not in verdict.detail
 
 
-def test_a_log_entry_of_another_signature_is_refused(shared, signed):
+def test_12_a_log_entry_of_another_signature_is_refused(shared, signed):
+    """CVE-2026-22703: the entry is genuine, and of something else."""
     another = json.loads(sign(shared, statement.attestation(DIGEST, "https://x", {}, name="")))
     entries = another["verificationMaterial"]["tlogEntries"]
     raw = changed(signed, ("verificationMaterial", "tlogEntries"), lambda _: entries)

@@ -94,7 +94,7 @@ def test_a_time_that_nobody_promised_is_none(shared, signed):
 
 
 @pytest.mark.parametrize("part", [STAMPS, ENTRY[:2]], ids=["timestamp", "log entry"])
-def test_what_belongs_to_another_signature_is_refused(shared, signed, part):
+def test_12_what_belongs_to_another_signature_is_refused(shared, signed, part):
     raw = sign(shared, statement.attestation(DIGEST, "https://x", {}, name=""))
     other = json.loads(raw)
     for name in part:

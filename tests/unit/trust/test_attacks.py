@@ -45,7 +45,7 @@ def test_a_refused_pull_fetches_no_weight_and_makes_no_directory(registry, model
     assert pull(reference, tmp_path / "out", policy()).files == 2
 
 
-def test_an_sbom_replayed_as_a_signature(registry, model, tmp_path):
+def test_13_an_sbom_replayed_as_a_signature(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:v1"
     digest = Digest.parse(push(model, reference).digest)
     # The annotation lies about what is inside; it is not believed.
@@ -53,7 +53,7 @@ def test_an_sbom_replayed_as_a_signature(registry, model, tmp_path):
     refused(reference, tmp_path / "out", policy(), "a https://cyclonedx.org/bom attestation")
 
 
-def test_a_statement_about_another_manifest(registry, model, tmp_path):
+def test_13_a_statement_about_another_manifest(registry, model, tmp_path):
     first, second = (f"{registry.host}/team/model:{tag}" for tag in ("v1", "v2"))
     push(model, first)
     (model / "config.json").write_bytes(b'{"other": 1}')
@@ -63,7 +63,7 @@ def test_a_statement_about_another_manifest(registry, model, tmp_path):
     refused(second, tmp_path / "out", policy(), "signed, but about another manifest")
 
 
-def test_a_signature_of_files_is_none_of_the_manifest(registry, model, tmp_path):
+def test_13_a_signature_of_files_is_none_of_the_manifest(registry, model, tmp_path):
     """Nor is one that is called a signature over the files."""
     reference = f"{registry.host}/team/model:v1"
     digest = Digest.parse(push(model, reference).digest)
@@ -80,14 +80,14 @@ def test_a_signature_of_files_is_none_of_the_manifest(registry, model, tmp_path)
     ]
 
 
-def test_an_unknown_predicate_is_no_consent(registry, model, tmp_path):
+def test_13_an_unknown_predicate_is_no_consent(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:v1"
     digest = Digest.parse(push(model, reference).digest)
     attach(reference, bundle_of(attestation(digest, "https://example.com/unknown", {"ok": True})))
     refused(reference, tmp_path / "out", policy(), "https://example.com/unknown attestation")
 
 
-def test_stripped_attestations_are_missed(registry, model, tmp_path):
+def test_14_stripped_attestations_are_missed(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:v1"
     push(model, reference)
     sign(reference)
@@ -97,7 +97,7 @@ def test_stripped_attestations_are_missed(registry, model, tmp_path):
     pull(reference, tmp_path / "out", wanted)
 
 
-def test_bundles_that_cannot_be_read_do_not_hide_the_good_one(registry, model, tmp_path):
+def test_15_bundles_that_cannot_be_read_do_not_hide_the_good_one(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:v1"
     push(model, reference)
     for raw in (b"{}", b"\xff" * 100, b'{"mediaType":"application/vnd.oci.empty.v1+json"}'):
@@ -109,7 +109,7 @@ def test_bundles_that_cannot_be_read_do_not_hide_the_good_one(registry, model, t
     assert sum(not one.ok for one in decision.signatures) == 3
 
 
-def test_a_huge_bundle_is_not_fetched(registry, model, tmp_path):
+def test_15_a_huge_bundle_is_not_fetched(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:v1"
     pushed = push(model, reference)
     manifest = manifest_at(reference)
@@ -158,7 +158,7 @@ def entries(number, artifact_type):
     ("number", "error"),
     [pytest.param(10_000, PolicyError, id="10,000"), pytest.param(10_001, FormatError, id="more")],
 )
-def test_a_flood_of_bundles_is_refused_unread(tag_registry, model, tmp_path, number, error):
+def test_15_a_flood_of_bundles_is_refused_unread(tag_registry, model, tmp_path, number, error):
     reference = f"{tag_registry.host}/team/model:v1"
     pushed = push(model, reference)
     listed_at_tag(tag_registry, pushed.digest, entries(number, MEDIA_TYPE))
@@ -168,7 +168,7 @@ def test_a_flood_of_bundles_is_refused_unread(tag_registry, model, tmp_path, num
     assert len(tag_registry.requests) < 10
 
 
-def test_a_flood_of_other_referrers_is_passed_over(tag_registry, model, tmp_path):
+def test_15_a_flood_of_other_referrers_is_passed_over(tag_registry, model, tmp_path):
     reference = f"{tag_registry.host}/team/model:v1"
     pushed = push(model, reference)
     sign(reference, files=False)
@@ -181,7 +181,7 @@ def test_a_flood_of_other_referrers_is_passed_over(tag_registry, model, tmp_path
     assert len(tag_registry.requests) < 30
 
 
-def test_a_list_that_names_another_manifests_bundle(tag_registry, model, tmp_path):
+def test_14_a_list_that_names_another_manifests_bundle(tag_registry, model, tmp_path):
     """The list proves nothing: a bundle is held to its own subject."""
     first, second = (f"{tag_registry.host}/team/model:{tag}" for tag in ("v1", "v2"))
     signed = push(model, first)

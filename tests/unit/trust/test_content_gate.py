@@ -25,7 +25,7 @@ class Evil:
         return print, ("run while loading",)
 
 
-def test_a_pickle_that_runs_code_is_refused_before_any_weight(registry, model, tmp_path):
+def test_9_a_pickle_that_runs_code_is_refused_before_any_weight(registry, model, tmp_path):
     (model / "notes.txt").write_bytes(pickle.dumps(Evil()))
     reference = f"{registry.host}/team/model:v1"
     push(model, reference)
@@ -135,7 +135,7 @@ def other_name(data):
     [other_name, lambda data: data[:-1] + b"x", lambda data: b"\x80\x04" + data[2:]],
     ids=["header", "end", "pickle in a header"],
 )
-def test_a_tar_that_shows_other_files_than_the_index(registry, model, tmp_path, change):
+def test_9_a_tar_that_shows_other_files_than_the_index(registry, model, tmp_path, change):
     """A runtime that mounts the layer reads the tar; a pull into a directory reads the index."""
     reference = f"{registry.host}/team/model:v1"
     push(model, reference, companion=False)
@@ -148,7 +148,7 @@ def test_a_tar_that_shows_other_files_than_the_index(registry, model, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pickle_among_the_metadata(registry, model, tmp_path):
+def test_9_a_pickle_among_the_metadata(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:v1"
     push(model, reference, companion=False)
     repacked(reference, extra={"notes.bin": pickle.dumps(Evil())})

@@ -14,7 +14,7 @@ from modelpack.trust.gate import TrustGate
 from tests.unit.trust.gatework import KEY, policy, pull, push, refused, sign
 
 
-def test_a_tag_turned_back_to_an_older_version(registry, model, tmp_path):
+def test_14_a_tag_turned_back_to_an_older_version(registry, model, tmp_path):
     reference = f"{registry.host}/team/model:latest"
     old = push(model, reference)
     sign(reference)
@@ -52,7 +52,7 @@ def test_an_older_model_is_too_old(registry, model, tmp_path):
     refused(reference, tmp_path / "out", young, "freshness.max_age")
 
 
-def test_an_older_signature_copied_from_another_repository(registry, model, tmp_path):
+def test_14_an_older_signature_copied_from_another_repository(registry, model, tmp_path):
     """Unlike a bundle it names its repository, and holds for that one only."""
     first, second = (f"{registry.host}/{name}:v1" for name in ("team/model", "team/copy"))
     digest = push(model, first).digest
@@ -67,7 +67,7 @@ def test_an_older_signature_copied_from_another_repository(registry, model, tmp_
     refused(second, tmp_path / "out", policy(), "signed, but for the repository")
 
 
-def test_a_signed_model_cannot_stand_in_for_another(registry, model, tmp_path):
+def test_14_a_signed_model_cannot_stand_in_for_another(registry, model, tmp_path):
     """A bundle says nothing of the name; annotations, which the manifest holds, do."""
     reference = f"{registry.host}/team/other:v1"
     push(model, reference, annotations={"org.opencontainers.image.title": "model"})

@@ -44,7 +44,7 @@ def test_signing_again_changes_nothing(registry, model):
     assert len(again.unchanged) == 4
 
 
-def test_signers_at_once_lose_nothing_in_a_layout(model, tmp_path):
+def test_15_signers_at_once_lose_nothing_in_a_layout(model, tmp_path):
     reference = f"oci:{tmp_path / 'store'}:v1"
     push(model, reference)
     keys = [PrivateKey.generate() for _ in range(4)]
@@ -66,7 +66,7 @@ def test_signers_at_once_lose_nothing_in_a_layout(model, tmp_path):
     assert TrustGate(policy(*signers, threshold=4)).look(reference).ok
 
 
-def test_older_signatures_at_once_lose_nothing(registry, model):
+def test_15_older_signatures_at_once_lose_nothing(registry, model):
     reference = f"{registry.host}/team/model:v1"
     push(model, reference)
     keys = [PrivateKey.generate() for _ in range(3)]

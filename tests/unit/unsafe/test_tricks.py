@@ -138,6 +138,53 @@ def test_torchs_names_for_tensors_mean_nothing_elsewhere():
     assert danger("a.npz", zipped({"data.pkl": harmless, "data/0": RUNS})) == "unsafe"
 
 
+def torch(files):
+    return zipped({"m/version": b"3\n", **files})
+
+
+def with_byte(data, position, value):
+    return data[:position] + bytes([value]) + data[position + 1 :]
+
+
+def system(module, name):
+    return f"c{module}\n{name}\n(S'x'\ntR.".encode()
+
+
+SCANNERS = {
+    "CVE-2025-1716 a package manager": ("m.pkl", system("pip", "main")),
+    "CVE-2025-1889 another extension": ("m.dat", system("os", "system")),
+    "CVE-2025-10155 torch's extension": ("m.bin", system("os", "system")),
+    "CVE-2025-1944 two names": (
+        "m.pt", torch({"m/data.pkl": RUNS}).replace(b"m/data.pkl", b"m/xxxx.pkl", 1),
+    ),
+    "CVE-2025-1945 encrypted": ("m.pt", with_byte(torch({"m/data.pkl": RUNS}), 6, 1)),
+    "CVE-2025-10156 bad CRC": ("m.pt", torch({"m/data.pkl": RUNS}).replace(b"'abc'", b"'abd'")),
+    "CVE-2025-10157 a submodule": ("m.pkl", system("asyncio.unix_events", "run")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "data"), SCANNERS.values(), ids=SCANNERS)
+def test_9_what_other_scanners_missed(path, data):
+    assert danger(path, data) == "unsafe"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"class_name": "run", "module": "os", "config": {}},
+        {"class_name": "function", "module": "keras.utils", "config": "get_file"},
+        {
+            "class_name": "function",
+            "module": "keras.config",
+            "config": "enable_unsafe_deserialization",
+        },
+    ],
+    ids=["CVE-2025-1550 any module", "CVE-2025-8747 a utility", "CVE-2025-9906 a switch"],
+)
+def test_10_what_keras_itself_missed(value):
+    assert danger("m.keras", zipped({"config.json": json.dumps(value)})) == "unsafe"
+
+
 LAMBDA = json.dumps({"class_name": "Lambda", "module": "keras.layers", "config": {}})
 
 
@@ -201,7 +248,7 @@ def test_a_second_name_inside_an_archive():
     ],
     ids=["function", "dotted class", "torch module", "saved model", "jax", "vocabulary"],
 )  # fmt: skip
-def test_layers_of_keras_that_load_something_else(value):
+def test_10_layers_of_keras_that_load_something_else(value):
     assert danger("m.keras", zipped({"config.json": json.dumps(value)})) == "unsafe"
 
 
