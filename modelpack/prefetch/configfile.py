@@ -33,6 +33,14 @@ NODE_VARIABLE = "MODELPACK_NODE_NAME"
 """Names the node where one configuration is for many: a DaemonSet sets it from ``spec.nodeName``."""
 UNLIMITED = "unlimited"
 NEVER = "never"
+_MEMBERS = (
+    *("store", "budget", "watermarks", "minFree", "listen", "allowRemote", "controlSocket"),
+    *("node", "runtime", "policy", "concurrency", "connections", "limitRate", "rates"),
+    *("timezone", "mirrors", "plainHttp", "proxy", "caFile", "authFile", "bounds", "scrub"),
+    *("retry", "defaults", "models", "include"),
+)
+_CONTAINERD = ("kind", "address", "namespace", "snapshotter", "hostRoot")
+_DIRECTORY = ("kind", "path")
 KINDS = ("containerd", "directory")
 
 MAX_LABELS = 256
@@ -110,8 +118,6 @@ class _Reader:
             scrub=_scrub(top.section("scrub")),
             retry=_retry(top.section("retry")),
         )
-        top.asked.add("models")
-        top.finish()
         _check_count(read, top)
         return read
 
@@ -120,6 +126,7 @@ class _Reader:
         joined: dict[str, object] = {}
         where: dict[str, str] = {}
         for section in self._sections:
+            section.only(*_MEMBERS)
             for name in section.names():
                 if name in joined and name != "models":
                     section.refuse(name, f"is in {where[name]} already")
@@ -139,7 +146,7 @@ class _Reader:
         for file, raw in files:
             value = load_yaml(raw, str(file))
             section = Section({} if value is None else value, str(file))
-            section.finish({"models"})
+            section.only("models")
             if "models" in section.names():
                 sections.append(section)
         return sections
@@ -165,6 +172,7 @@ class _Reader:
         return path
 
     def _identity(self, section: Section) -> config.Identity:
+        section.only("name", "labels", "labelsFile")
         name = section.text("name") or self._environ.get(NODE_VARIABLE) or socket.gethostname()
         name = section.as_text(name, "name")
         labels = {"kubernetes.io/hostname": name} if _is_label(name) else {}
@@ -183,7 +191,6 @@ class _Reader:
         for key in names:
             given.parse(key, key, check_key)
             labels[key] = given.parse(given.raw(key), key, check_value)
-        section.finish()
         return config.Identity(name=name, labels=labels)
 
     def _network(self, top: Section) -> config.Network:
@@ -227,9 +234,9 @@ def _budget(top: Section) -> config.Budget:
     if limit < 1:
         top.refuse("budget", "is nothing; no model would fit")
     marks = top.section("watermarks")
+    marks.only("high", "low")
     high = marks.parsed("high", quantities.parse_percent)
     low = marks.parsed("low", quantities.parse_percent)
-    marks.finish()
     high = _DEFAULT_HIGH if high is None else high
     low = min(_DEFAULT_LOW, high) if low is None else low
     if low > high:
@@ -245,12 +252,13 @@ def _budget(top: Section) -> config.Budget:
 def _runtime(top: Section) -> config.RuntimeOptions:
     top.required("runtime")
     section = top.section("runtime")
+    section.only(*_CONTAINERD, *_DIRECTORY)
     kind = section.required("kind")
     if kind not in KINDS:
         section.refuse("kind", f"is not one of {', '.join(KINDS)}")
+    section.only(*(_DIRECTORY if kind == "directory" else _CONTAINERD))
     if kind == "directory":
         path = Path(section.as_text(section.required("path"), "path"))
-        section.finish()
         if not path.is_absolute():
             section.refuse("path", "is not an absolute path")
         return config.RuntimeOptions(kind=kind, path=path)
@@ -258,15 +266,13 @@ def _runtime(top: Section) -> config.RuntimeOptions:
     for name, path in (("address", Path(address or "/")), ("hostRoot", host_root)):
         if not path.is_absolute():
             section.refuse(name, "is not an absolute path")
-    options = config.RuntimeOptions(
+    return config.RuntimeOptions(
         kind=kind,
         address=Path(address) if address else None,
         namespace=section.text("namespace") or NAMESPACE,
         snapshotter=section.text("snapshotter") or SNAPSHOTTER,
         host_root=host_root,
     )
-    section.finish()
-    return options
 
 
 def _listen(top: Section) -> config.Listen:
@@ -297,26 +303,26 @@ def _rates(top: Section) -> Rates:
         rate = None
         if value != UNLIMITED:
             rate = section.parse(value, "rate", quantities.parse_rate)
-        timed.append((parse_window(section, others={"rate"}), rate))
+        timed.append((parse_window(section, "rate"), rate))
     return Rates(default=top.parsed("limitRate", quantities.parse_rate), timed=tuple(timed))
 
 
 def _bounds(section: Section) -> config.Bounds:
     default = config.Bounds()
+    section.only("models", "modelSize", "updatesPerDay")
     size = section.parsed("modelSize", quantities.parse_size)
-    bounds = config.Bounds(
+    return config.Bounds(
         models=section.integer("models", default.models, least=1, most=MAX_MODELS_BOUND),
         model_size=size,
         updates_per_day=section.integer(
             "updatesPerDay", default.updates_per_day, least=0, most=MAX_UPDATES
         ),
     )
-    section.finish()
-    return bounds
 
 
 def _scrub(section: Section) -> config.Scrub:
     default = config.Scrub()
+    section.only("every", "rate")
     every = default.every
     if section.raw("every") == NEVER:
         every = None
@@ -325,17 +331,16 @@ def _scrub(section: Section) -> config.Scrub:
         if every < _SHORTEST_SCRUB:
             section.refuse("every", "is less than an hour, which would wear the disk")
     rate = section.parsed("rate", quantities.parse_rate) or default.rate
-    section.finish()
     return config.Scrub(every=every, rate=rate)
 
 
 def _retry(section: Section) -> config.Retry:
     default = config.Retry()
+    section.only("first", "longest")
     first = section.parsed("first", quantities.parse_duration)
     first = default.first if first is None else first
     longest = section.parsed("longest", quantities.parse_duration)
     longest = max(default.longest, first) if longest is None else longest
-    section.finish()
     if first < _SHORTEST_RETRY:
         section.refuse("first", "is less than a second")
     if longest < first:

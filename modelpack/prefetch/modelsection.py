@@ -23,6 +23,8 @@ MAX_EXPRESSIONS = 32
 MAX_VALUES = 256
 MAX_PRIORITY = 10**6
 NEVER = "never"
+# What ``defaults`` may say for all models, and each model for itself.
+_SHARED = ("resolve", "priority", "window", "rollout")
 # A registry is asked once in so long by each node of a fleet for each model.
 _SHORTEST_RESOLVE = 10.0
 
@@ -43,8 +45,8 @@ def parse_models(sections: list[Section], defaults: Section) -> tuple[config.Mod
     Raises:
         UsageError: one is wrong, or two have one name.
     """
+    defaults.only(*_SHARED)
     base = _shared(defaults, _Defaults())
-    defaults.finish()
     models: dict[str, config.ModelOptions] = {}
     where: dict[str, str] = {}
     for file in sections:
@@ -63,8 +65,12 @@ def parse_models(sections: list[Section], defaults: Section) -> tuple[config.Mod
     return tuple(models.values())
 
 
-def parse_window(section: Section, *, others: set[str] | None = None) -> Window:
-    """Return the window that a section's ``from``, ``to`` and ``days`` say, and finish it."""
+def parse_window(section: Section, *others: str) -> Window:
+    """Return the window that a section's ``from``, ``to`` and ``days`` say.
+
+    ``others`` are what else may be in it.
+    """
+    section.only("from", "to", "days", *others)
     start = section.parse(section.required("from"), "from", parse_time)
     end = section.parse(section.required("to"), "to", parse_time)
     days = []
@@ -78,8 +84,6 @@ def parse_window(section: Section, *, others: set[str] | None = None) -> Window:
         section.refuse("from", "is the end of the day; write 00:00")
     if start == end:
         section.refuse("to", "is the same time as from; leave the window out for the whole day")
-    section.asked |= others or set()
-    section.finish()
     return Window(start=start, end=end, days=frozenset(days or range(7)))
 
 
@@ -101,6 +105,7 @@ def _shared(section: Section, base: _Defaults) -> _Defaults:
 
 
 def _model(section: Section, base: _Defaults) -> config.ModelOptions:
+    section.only("name", "ref", "digest", "selector", "pin", "hold", *_SHARED)
     reference = section.parse(
         section.as_text(section.required("ref"), "ref"), "ref", parse_reference
     )
@@ -113,7 +118,7 @@ def _model(section: Section, base: _Defaults) -> config.ModelOptions:
     if len(name) > MAX_NAME:
         section.refuse("name", f"is longer than {MAX_NAME} characters")
     shared = _shared(section, base)
-    model = config.ModelOptions(
+    return config.ModelOptions(
         name=name,
         reference=reference,
         digest=digest or reference.digest,
@@ -125,8 +130,6 @@ def _model(section: Section, base: _Defaults) -> config.ModelOptions:
         pin=section.flag("pin"),
         hold=section.flag("hold"),
     )
-    section.finish()
-    return model
 
 
 def _parse_digest(value: Any) -> Digest:
@@ -141,19 +144,19 @@ def _windows(section: Section) -> tuple[Window, ...]:
 
 
 def _rollout(section: Section, base: config.Rollout) -> config.Rollout:
+    section.only("waves", "keepPrevious")
     waves = []
     covered = 0.0
     for wave in section.sections("waves", MAX_WAVES):
+        wave.only("percent", "soak")
         percent = wave.number("percent", above=0, most=100)
         if percent <= covered:
             wave.refuse("percent", f"is not above that of the wave before, {covered:g}")
         covered = percent
         soak = wave.parse(wave.required("soak"), "soak", quantities.parse_duration)
-        wave.finish()
         waves.append(config.Wave(percent=percent, soak=soak))
     keep = section.parsed("keepPrevious", quantities.parse_duration)
     has_waves = section.has("waves")
-    section.finish()
     return config.Rollout(
         waves=tuple(waves) if has_waves else base.waves,
         keep_previous=base.keep_previous if keep is None else keep,
@@ -161,6 +164,7 @@ def _rollout(section: Section, base: config.Rollout) -> config.Rollout:
 
 
 def _selector(section: Section) -> Selector:
+    section.only("matchLabels", "matchExpressions")
     labels_section = section.section("matchLabels")
     labels = {}
     for key in labels_section.names():
@@ -168,6 +172,7 @@ def _selector(section: Section) -> Selector:
         labels[key] = labels_section.parse(labels_section.raw(key), key, check_value)
     expressions = []
     for item in section.sections("matchExpressions", MAX_EXPRESSIONS):
+        item.only("key", "operator", "values")
         key = item.parse(item.as_text(item.required("key"), "key"), "key", check_key)
         operator = item.required("operator")
         if operator not in OPERATORS:
@@ -178,7 +183,5 @@ def _selector(section: Section) -> Selector:
         ]
         if bool(values) != (operator in {"In", "NotIn"}):
             item.refuse("values", f"must {'not ' if values else ''}be given for {operator}")
-        item.finish()
         expressions.append(Expression(key=key, operator=operator, values=frozenset(values)))
-    section.finish()
     return Selector(labels=labels, expressions=tuple(expressions))

@@ -213,8 +213,10 @@ class _Planner:
 
     def _again(self, failure: Failure) -> str:
         left = failure.next_steady - self._situation.steady
-        when = f"in {show_duration(left)}" if left > 0 else "now"
-        return f"try {failure.attempts + 1} follows {when}"
+        number = failure.attempts + 1
+        return (
+            f"try {number} follows in {show_duration(left)}" if left > 0 else f"try {number} is due"
+        )
 
     def _bring(self, model: ModelOptions, progress: Progress, target: Digest) -> Verdict:
         """Bring a version that is to be here, unless something is in the way."""

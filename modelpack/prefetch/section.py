@@ -3,14 +3,14 @@
 Owns unknown and missing members, types and numbers. Leaves out what members mean.
 
     >>> section = Section({"budgt": 1}, "a.yaml")
-    >>> section.finish({"budget"})
+    >>> section.only("budget")
     Traceback (most recent call last):
     modelpack.errors.UsageError: a.yaml: budgt is not known; did you mean budget?
 """
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from modelpack.errors import FormatError, UsageError
@@ -36,25 +36,21 @@ class Section:
             name = path or "the file"
             raise UsageError(f"{what}: {name} is {_kind(value)}, not a mapping of names to values")
         self._value: Mapping[str, Any] = value
-        self.asked: set[str] = set()
 
-    def finish(self, known: Collection[str] | None = None) -> None:
-        """Refuse members that nothing asked for."""
-        names = self.asked if known is None else known
+    def only(self, *known: str) -> None:
+        """Refuse every other member; called first, so that a misspelt name is not called missing."""
         for name in self._value:
-            if name not in names:
-                close = difflib.get_close_matches(name, names, n=1)
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 self.refuse(name, f"is not known{hint}")
 
     def names(self) -> list[str]:
-        """Return the members' names, in the document's order, and count them as asked for."""
-        self.asked.update(self._value)
+        """Return the members' names, in the document's order."""
         return list(self._value)
 
     def raw(self, name: str) -> Any:
         """Return a member as it is, None if it is not there; it must not be there and empty."""
-        self.asked.add(name)
         value = self._value.get(name)
         if value is None and name in self._value:
             self.refuse(name, "is empty; give it a value or leave it out")

@@ -168,6 +168,11 @@ BAD = {
     "no-ref": (changed("models", value=[{"name": "a"}]), r"models\[0\].ref is missing"),
     "models-mapping": (changed("models", value={}), "models is a mapping, not a list"),
     "model-text": (changed("models", value=["a"]), r"models\[0\] is a text, not a mapping"),
+    "unknown-for-required": (
+        {**changed("store", drop=True), "stor": "/s"},
+        "stor is not known; did you mean store",
+    ),
+    "unknown-kind": (changed("runtime", value={"knd": "x"}), "runtime.knd is not known; did you"),
     "null": (changed("policy", value=None), "policy is empty; give it a value or leave it out"),
     "store-relative": (changed("store", value="s"), "store is not an absolute path"),
     "store-number": (changed("store", value=3), "store is a number, not a text"),
