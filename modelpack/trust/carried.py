@@ -16,8 +16,8 @@ from modelpack.paths import METADATA_DIR, SIGNATURE_NAME
 from modelpack.signing.names import MAX_BUNDLE_BYTES, MEDIA_TYPE_PREFIX, PREDICATE_ANNOTATION
 from modelpack.signing.statement import OMS_SIGNATURE
 from modelpack.storage import Fetcher
-from modelpack.stores.receipts import read_receipt
 from modelpack.stores.files import write_atomically
+from modelpack.stores.receipts import read_receipt
 
 # Of a model's few signatures the newest is wanted; a flood of them is not followed.
 _MAX_LOOKED_AT = 16

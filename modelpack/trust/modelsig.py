@@ -33,8 +33,8 @@ from modelpack.signing.oms import (
     verify_signature,
 )
 from modelpack.signing.verify import CertificateVerifier, IdentitySigner, KeySigner, Signer
-from modelpack.stores.receipts import read_receipt
 from modelpack.stores.files import Tree
+from modelpack.stores.receipts import read_receipt
 from modelpack.trust.authors import read_bounded
 
 _HASHERS: dict[str, Callable[[], Any]] = {"blake3": blake3, "sha256": hashlib.sha256}
