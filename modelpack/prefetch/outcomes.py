@@ -29,6 +29,7 @@ from modelpack.prefetch.planning import asked_reference
 from modelpack.prefetch.progress import DAY, Failure, Progress, Version
 from modelpack.prefetch.quantities import show_duration
 from modelpack.prefetch.transfer import Snapshot
+from modelpack.reference import Reference
 
 _logger = logging.getLogger(__name__)
 
@@ -195,6 +196,12 @@ def _installed(
         scrubbed=steady,
     )
     memory.update(progress)
+    # A name is where the last install put it.
+    memory.done_lately = {
+        other: moment
+        for other, moment in memory.done_lately.items()
+        if not isinstance(other, Install) or not _is_one_name(other.reference, task.reference)
+    }
     memory.done_lately[task] = steady
     _count(
         memory,
@@ -334,6 +341,10 @@ def _is_gone_for_good(
         and memory.observation.trouble is None
         and memory.observation.find(progress.adopted) is None
     )
+
+
+def _is_one_name(one: Reference, other: Reference) -> bool:
+    return (one.repository_name, one.tag) == (other.repository_name, other.tag)
 
 
 def _model(memory: Memory, name: str) -> ModelOptions | None:

@@ -228,6 +228,36 @@ def test_rollback_never_adopts_again_what_it_turned_away(registry):
     assert sim.visible() == second
 
 
+def test_rollback_soon_after_the_first_version_came_takes_the_name_along(registry):
+    sim = one_node(registry)
+    sim.settle()
+    first = sim.visible()
+    registry.push(REFERENCE, V2)
+    sim.command("refresh", REFERENCE)
+    sim.settle()
+    assert sim.visible() == registry.tags[REFERENCE]
+    sim.rollback()
+    sim.settle()
+    assert sim.visible() == first
+    assert sim.status.digest == str(first)
+
+
+def test_a_name_that_others_move_is_moved_back_now_and_then(registry):
+    sim = one_node(registry)
+    sim.settle()
+    first = sim.visible()
+    second = registry.push("registry.example/side:v1", V2)
+    sim.node.calls.clear()
+    for _ in range(60):
+        sim.node.install(REFERENCE, second, gate=None, limiter=None, observer=lambda _: None)
+        sim.run(30)
+    assert sim.status.digest == str(first)
+    ours = [call for call in sim.node.calls if call[0] == "install" and call[2] == first]
+    assert 3 <= len(ours) <= 7
+    sim.run(400)
+    assert sim.visible() == first
+
+
 def test_rollback_fetches_nothing(registry):
     sim = one_node(registry)
     sim.settle()

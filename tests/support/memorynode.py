@@ -165,7 +165,7 @@ class MemoryNode:
     def install(self, reference, digest, *, gate, limiter, observer):
         self._begin("install", reference, digest)
         pinned = parse_reference(reference).with_digest(digest)
-        assert self.registry.find(str(pinned)) == digest
+        assert self.registry.find(str(pinned)) == digest, reference
         observer(Resolved(reference=reference, digest=digest))
         if gate is not None:
             gate(pinned, self.registry.manifests[digest])
