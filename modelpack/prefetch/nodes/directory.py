@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from modelpack.artifact import is_intact, is_packed
 from modelpack.connect import open_repository
 from modelpack.digest import Digest
 from modelpack.errors import IntegrityError, ModelpackError, NotFoundError, UsageError
@@ -64,7 +65,7 @@ class DirectoryNode:
         self._path = path
         self._network = network
         self._proc = host_root / "proc"
-        self._resolver = Resolver(network, _accept)
+        self._resolver = Resolver(network, _check_model)
         self._sizes: dict[str, int] = {}
         self._first_check = threading.Lock()
         self._checked = False
@@ -81,7 +82,7 @@ class DirectoryNode:
                     self._checked = True
 
     def resolve(self, reference: str, *, gate: Gate | None) -> Resolution:
-        """Look a reference up; an image without a chunk index will do here, too."""
+        """Look a reference up, and see that it has a chunk index to be held against later."""
         return self._resolver.resolve(reference, gate=gate)
 
     def install(
@@ -118,7 +119,6 @@ class DirectoryNode:
                         partial,
                         options,
                         gate=gate_for(reference, gate),
-                        judge=getattr(gate, "judge", None),
                         limiter=limiter,
                         observer=observer,
                     )
@@ -347,8 +347,13 @@ class _StoppedError(ModelpackError):
     """A scrub was told to stop."""
 
 
-def _accept(_repository: Repository, _manifest: Manifest) -> None:
-    """Take any image."""
+def _check_model(repository: Repository, manifest: Manifest) -> None:
+    """Prove that an image is one that a policy can look into, and that can be scrubbed."""
+    if not (is_packed(manifest) and is_intact(manifest)):
+        raise UsageError(
+            f"{repository.reference} is not as modelpack packed it, so that what is on the node "
+            "could not be checked again; pack it, or copy it with modelpack copy"
+        )
 
 
 def _digest_of(name: str) -> Digest:
