@@ -60,6 +60,11 @@ def shows(browser, daemon):
     return show
 
 
+def look_again(browser):
+    """Do what switching to the page's tab does: it asks at once."""
+    browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def text(browser, selector):
     return browser.evaluate(f"document.querySelector({selector!r})?.innerText")
 
@@ -181,6 +186,11 @@ def test_every_stage_and_reason_is_shown(browser, shows, stage):
     assert shown == heading.get(str(stage), "On the way (1)")
 
 
+def test_when_the_next_try_is_due_is_said_once(browser, shows):
+    shows(status(model("m", Stage.FAILED, reason="no; try 2 follows in 30s", next_attempt=2e9)))
+    assert browser.evaluate(f"{row('m', '.reason')}.innerText.trim()") == "no; try 2 follows in 30s"
+
+
 def test_an_update_shows_both_versions(browser, shows):
     shows(status(model("m", Stage.DOWNLOADING, digest=DIGEST, candidate=CANDIDATE, mounted=True)))
     assert "sha256:0a0a0a0a0a0a… next sha256:1b1b1b1b1b1b…" in row_text(browser, "m")
@@ -254,6 +264,7 @@ def test_what_is_wrong_stands_on_top(browser, daemon, shows):
     assert "Not ready yet\na: Pending" in banners
     assert browser.evaluate("document.getElementById('banners').getAttribute('role')") == "alert"
     daemon.status = status(model("a"))
+    look_again(browser)
     browser.wait_for("document.querySelectorAll('.banner[data-banner]').length === 0")
 
 
@@ -272,6 +283,7 @@ def test_no_models_and_no_match_are_told(browser, daemon, shows):
     assert text(browser, "#empty") == "No model is wanted on this node."
     assert not browser.evaluate("document.getElementById('filter').offsetParent")
     daemon.status = status(*(model(f"m{n}") for n in range(12)))
+    look_again(browser)
     browser.wait_for("document.querySelectorAll('.model').length === 12")
     assert not browser.evaluate("document.getElementById('empty').offsetParent")
     search = "document.getElementById('filter')"
@@ -288,6 +300,7 @@ def test_a_daemon_that_goes_away_and_comes_back(browser, tmp_path):
     with daemon.serve() as endpoints:
         browser.open(endpoints.url)
         browser.wait_for("document.querySelectorAll('.model').length === 1")
+    look_again(browser)
     browser.wait_for("document.getElementById('verdict').textContent === 'No answer'")
     told = text(browser, "[data-banner=away]")
     assert told.startswith("The daemon does not answer\nSince ")
@@ -332,7 +345,7 @@ def test_markup_from_anywhere_is_text(browser, shows, text_):
             ),
         )
     )
-    time.sleep(0.3)
+    time.sleep(0.1)
     assert browser.evaluate(elements) == number
     assert "owned" not in browser.evaluate("document.title").replace(text_, "")
     assert browser.evaluate("document.querySelector('.name').textContent") == text_
@@ -376,6 +389,7 @@ def test_typing_in_the_filter_is_not_disturbed(browser, daemon, shows):
     shows(status(*(model(f"m{n}", Stage.DOWNLOADING) for n in range(9))))
     browser.evaluate("document.getElementById('filter').focus()")
     daemon.status = status(*(model(f"m{n}") for n in range(9)))
+    look_again(browser)
     browser.wait_for(f"{row('m0', '.stage')}.textContent === 'Ready'")
     assert browser.evaluate("document.activeElement.id") == "filter"
 

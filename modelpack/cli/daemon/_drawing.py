@@ -5,6 +5,7 @@ Every text of the daemon's is made safe for a terminal. A width of None means a 
 is cut and each model is one line.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterator
 
@@ -24,6 +25,8 @@ _NAME = 36
 # A rate is that of the last few seconds.
 _RATE_SECONDS = 8.0
 _DIGEST = 12
+# Most reasons say themselves when the next try is due.
+_SAYS_WHEN = re.compile(r" in \d")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -159,7 +162,8 @@ def _model(model: ModelStatus, now: float, rates: Rates, name_width: int) -> Ite
         line.append(f"  {_short(model.digest)}", style="dim")
     yield line
     note = visible(model.reason)
-    if model.next_attempt is not None and model.next_attempt > now:
+    said = _SAYS_WHEN.search(note) is not None
+    if model.next_attempt is not None and model.next_attempt > now and not said:
         again = f"next try in {ago(model.next_attempt - now)}"
         note = f"{note} ({again})" if note else again
     if note:

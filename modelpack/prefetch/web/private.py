@@ -58,7 +58,6 @@ def application(
             _logger.exception("%s failed", verb, extra={"model": name})
             said = f"the daemon could not {verb}, by a fault of its own; its log says more"
             return web.json_response({"error": said}, status=500)
-        _logger.info("%s by request: %s", verb, done, extra={"model": name})
         return web.json_response({"done": done})
 
     app.add_routes(

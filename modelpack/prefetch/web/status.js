@@ -43,6 +43,7 @@ function size(bytes) {
   }
 }
 function duration(seconds) {
+  if (seconds > 0 && seconds < 0.05) return "<0.1 s";
   if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)} s`;
   const whole = Math.round(seconds), d = Math.floor(whole / 86400), h = Math.floor(whole / 3600) % 24;
   const m = Math.floor(whole / 60) % 60, s = whole % 60;
@@ -50,7 +51,7 @@ function duration(seconds) {
   if (h) return m ? `${h} h ${m} min` : `${h} h`;
   return m ? (s && m < 10 ? `${m} min ${s} s` : `${m} min`) : `${s} s`;
 }
-const since = (seconds) => seconds < 5 ? "just now" : `${duration(seconds).split(" ", 2).join(" ")} ago`;
+const since = (seconds) => seconds < 5 ? "just now" : `${duration(Math.round(seconds)).replace(/\.0 s$/, " s").split(" ", 2).join(" ")} ago`;
 const percent = (value) => `${Math.floor(value * 100)} %`;
 const short = (digest) => digest.replace(/^(\w+:[0-9a-f]{12})[0-9a-f]+$/, "$1…");
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
@@ -125,7 +126,9 @@ class Row {
     this.updateBytes(model);
     this.updateTimes(model);
     this.updateUse(model, now);
-    const due = model.next_attempt === null ? 0 : model.next_attempt - now;
+    // most reasons say when themselves
+    const said = / in \d/.test(model.reason);
+    const due = model.next_attempt === null || said ? 0 : model.next_attempt - now;
     say(this.why, model.reason);
     say(this.next, due > 0 ? `Next try in ${duration(due)}.` : "");
     this.reason.hidden = !model.reason && due <= 0;
@@ -291,7 +294,7 @@ function drawTiles(status) {
   say(byId("tile-saved"), moved ? percent(totals.reused_bytes / moved) : "–");
   say(byId("tile-saved-note"), `${size(totals.fetched_bytes)} fetched, ${size(totals.reused_bytes)} reused`);
   const failures = Object.values(totals.failures).reduce((sum, number) => sum + number, 0);
-  const kindsOf = Object.entries(totals.failures).filter((item) => item[1]).map(([kind, n]) => `${kind} ${n}`).join(", ");
+  const kindsOf = Object.entries(totals.failures).filter((item) => item[1]).map(([kind, n]) => `${kind.replaceAll("_", " ")} ${n}`).join(", ");
   say(byId("tile-care"), count(failures, "failure"));
   say(byId("tile-care-note"), [
     kindsOf, `${count(totals.evictions, "eviction")}`, `${size(totals.scrubbed_bytes)} read again`,
