@@ -24,6 +24,7 @@ from modelpack.prefetch.actions import (
     Observe,
     Pin,
     Plan,
+    Scrub,
     Situation,
     Stop,
     Task,
@@ -177,7 +178,11 @@ class Core:
             outcomes.observed(
                 memory,
                 outcome.observation,
-                busy={job.task.digest for job in self.jobs if isinstance(job.task, Install)},
+                busy={
+                    job.task.digest
+                    for job in self.jobs
+                    if isinstance(job.task, Install | Evict | Abandon | Scrub)
+                },
                 now=self._clock.now(),
                 steady=self.steady,
                 is_settled=self._is_settled(),

@@ -35,7 +35,7 @@ class Gates:
         self._config: DaemonConfig | None = None
         self._loaded: LoadedPolicy | None = None
         self._trouble: str | None = None
-        self._stamp: object = None
+        self._stamps: object = None
 
     def load(self, config: DaemonConfig) -> "LoadedPolicy | None":
         """Return the policy that a configuration puts in force, None if there is none.
@@ -53,17 +53,22 @@ class Gates:
     def use(self, config: DaemonConfig) -> str | None:
         """Take a configuration; return what is wrong with its policy, None if nothing is."""
         self._config = config
-        self._stamp = self._stamped(config)
         try:
             self._loaded, self._trouble = self.load(config), None
         except ModelpackError as error:
             self._loaded, self._trouble = None, str(error)
+        self._stamps = self._stamped(config)
         return self._trouble
 
     def refresh(self) -> bool:
-        """Load the policy again if a file beside it has changed; tell whether one had."""
-        config = self._config
-        if config is None or self._stamped(config) == self._stamp:
+        """Load the policy again if its files have changed; tell whether there is another now."""
+        config, before = self._config, self._trouble
+        if config is None:
+            return False
+        if before is not None:
+            # Which files matter cannot be told; whether it can be read now can.
+            return self.use(config) != before
+        if self._stamped(config) == self._stamps:
             return False
         self.use(config)
         return True
@@ -87,14 +92,23 @@ class Gates:
         return _Gate(loaded, config)
 
     def _stamped(self, config: DaemonConfig) -> object:
-        """Return what changes when the policy or a key beside it does."""
+        """Return what changes when the policy in force or a key that it names does."""
         try:
             path = policy_path(config.policy, self._environ)
         except ModelpackError as error:
             return str(error)
         if path is None:
             return None
-        return path, _stamp_of(path), _stamps_beside(path.parent)
+        files = [path]
+        if self._loaded is not None:
+            from modelpack.signing.verify import KeySigner  # noqa: PLC0415  # loaded by now
+
+            base = path.absolute().parent
+            signers = self._loaded.signers
+            files += [base / one.name for one in signers if isinstance(one, KeySigner)]
+            if self._loaded.policy.trust_config is not None:
+                files.append(base / self._loaded.policy.trust_config)
+        return [(str(file), _stamp_of(file)) for file in files]
 
 
 class _Gate:
@@ -127,15 +141,3 @@ def _stamp_of(path: Path) -> object:
     except OSError as error:
         return error.errno
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-# Keys lie beside their policy; more files than this are not looked at.
-_MAX_BESIDE = 256
-
-
-def _stamps_beside(directory: Path) -> object:
-    try:
-        names = sorted(os.listdir(directory))[:_MAX_BESIDE]
-    except OSError as error:
-        return error.errno
-    return tuple((name, _stamp_of(directory / name)) for name in names)

@@ -51,7 +51,7 @@ def observed(
     """Take a look at the node: what is used, what has gone, and what of ours has landed.
 
     Only an observation that is newer than all changes (``is_settled``) says what has gone, and
-    nothing is concluded of versions that are being brought (``busy``).
+    nothing is concluded of versions that something is being done to (``busy``).
     """
     if seen.trouble is not None:
         if memory.observation.trouble is None:
@@ -66,7 +66,7 @@ def observed(
     for progress in list(memory.progress.values()):
         updated = progress
         for version in progress.versions:
-            if is_settled and version.digest not in here:
+            if is_settled and version.digest not in here | busy:
                 _logger.info(
                     "%s is not on the node any more", version.digest, extra={"model": progress.name}
                 )
@@ -254,7 +254,7 @@ def _scrubbed(memory: Memory, task: Scrub, outcome: Outcome, steady: float) -> N
         _count(memory, damaged=1)
         # All models that have this version are damaged with it.
         for other in list(memory.progress.values()):
-            if other.version(task.digest) is not None:
+            if task.digest == other.adopted or other.version(task.digest) is not None:
                 memory.update(replace(other, damaged=task.digest))
         progress = memory.progress[task.name]
         memory.changes += 1
