@@ -113,7 +113,7 @@ def heal(sim):
 
 
 @given(st.lists(operations, max_size=25), st.integers(0, 3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_happens_the_promises_hold_and_the_node_recovers(steps, seed):
     registry = Registry()
     for number, name in enumerate(NAMES):
