@@ -39,6 +39,7 @@ from modelpack.signing.verify import (
     CertificateVerifier,
     SignatureVerdict,
     Signer,
+    distinct_signers,
     verify_bundles,
     verify_simple,
 )
@@ -188,8 +189,11 @@ def _verified(
     ]
     files, model_signature = _over_files(found, artifact, signers, certificates)
     verdicts += files
-    # As cosign does: the older shape counts where there is no newer signature.
-    if not any(verdict.ok and verdict.kind == "signature" for verdict in verdicts):
+    # The older shape counts as well, and is asked for where the newer one is not enough.
+    found_signers = distinct_signers(
+        verdicts, signers=rule.signers, accepts=lambda verdict: verdict.kind == "signature"
+    )
+    if len(found_signers) < rule.threshold:
         verdicts += _simple(repository, digest, signers)
     return tuple(verdicts), model_signature
 

@@ -28,6 +28,8 @@ _DIGEST = re.compile(r"(?P<algorithm>sha256|sha512):(?P<hex>[0-9a-f]{64,128})\Z"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}\Z", re.ASCII)
 # A variable of the environment goes into a signed document; more than this is no URL or id.
 _MAX_VALUE = 1024
+# "user:token@" in a URL, which must not get into a public document.
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#@]*@")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +51,16 @@ class CiRun:
 
 
 class _Get:
-    """Reads variables that are short and printable; anything else counts as not set."""
+    """Reads variables that are short and printable; anything else counts as not set.
+
+    Credentials in a URL are left out.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
     def __call__(self, name: str) -> str | None:
-        value = self._environ.get(name, "")
+        value = _CREDENTIALS.sub("", self._environ.get(name, ""))
         return value if value.isprintable() and 0 < len(value) <= _MAX_VALUE else None
 
 
@@ -196,7 +201,7 @@ def _named(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _uri(name: str, kind: str) -> str:
     if "://" in name:
-        return name
+        return _CREDENTIALS.sub("", name)
     if _HUB_NAME.match(name):
         path = name if kind == "models" else f"datasets/{name}"
         return f"https://huggingface.co/{path}"

@@ -36,6 +36,8 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR64 = struct.Struct("<4sIQI")
 
 _MAX_COMMENT = 0xFFFF
+# Four bytes that end a zip are in few files by chance, and looking where each leads may cost a request.
+_MAX_ENDS = 16
 # A checkpoint has an entry per tensor; 100,000 are beyond any model.
 MAX_ENTRIES = 100_000
 # 100,000 entries with long names.
@@ -96,17 +98,20 @@ def find_end(reader: Reader) -> int | None:
 def has_directory(reader: Reader) -> bool:
     """Tell whether a reader that takes the last end record it finds would find a directory before it.
 
-    Python's does, whatever comes before the archive and behind its end.
+    Python's does, whatever comes before the archive and behind its end. A file with dozens of such
+    records was made to be taken for something.
     """
     length = min(reader.size, _END.size + _MAX_COMMENT)
     start = reader.size - length
     tail = reader.read(start, length)
     position = tail.rfind(_END_MAGIC)
-    while position >= 0:
+    for _ in range(_MAX_ENDS):
+        if position < 0:
+            return False
         if position + _END.size <= length and _leads_to_directory(reader, tail, start, position):
             return True
         position = tail.rfind(_END_MAGIC, 0, position)
-    return False
+    return True
 
 
 def _leads_to_directory(reader: Reader, tail: bytes, start: int, position: int) -> bool:

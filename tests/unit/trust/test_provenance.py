@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from modelpack.trust.provenance import BUILD_TYPE, ci_run, predicate
@@ -124,3 +126,17 @@ def test_what_the_model_was_made_from():
 @pytest.mark.parametrize("value", ["a\nb", "x" * 2000, "\x1b[2J"])
 def test_odd_variables_count_as_not_set(value):
     assert ci_run({**GITHUB, "GITHUB_SHA": value}).commit is None
+
+
+def test_credentials_in_a_url_are_left_out():
+    environ = {
+        "TEKTON_TASKRUN_NAME": "x",
+        "TEKTON_SOURCE_URL": "https://user:secret@git.example/o/r",
+        "TEKTON_SOURCE_COMMIT": "a" * 40,
+    }
+    facts = {"datasets": ["https://user:secret@data.example/x"]}
+    said = predicate("r.example/m", facts=facts, annotations={}, environ=environ, finished="")
+    text = json.dumps(said)
+    assert "secret" not in text
+    assert "git+https://git.example/o/r" in text
+    assert "https://data.example/x" in text

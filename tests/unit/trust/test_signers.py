@@ -100,3 +100,21 @@ def test_bundles_hold_no_private_part(registry, model):
         raw = registry.blob(one.blob)
         assert json.loads(raw)["verificationMaterial"].keys() == {"publicKey"}
         assert private not in raw
+
+
+def test_an_older_signature_counts_beside_a_newer_one(registry, model):
+    """Of two signers one has moved on to bundles, and the other has not."""
+    reference = f"{registry.host}/team/model:v1"
+    push(model, reference)
+    sign(reference)
+    late = PrivateKey.generate()
+    with open_repository(reference) as repository:
+        manifest = repository.fetch_manifest("v1")
+        signed = simplesigning.sign(f"{registry.host}/team/model", manifest.digest, late)
+        attach_simple(repository, manifest, signed, sleep=lambda _: None)
+    two = policy(TEAM, KeySigner(name="late.pub", key=late.public_key), threshold=2)
+    assert TrustGate(two).look(reference).ok
+    # Where one is enough it is not asked for.
+    registry.clear_records()
+    assert TrustGate(policy()).look(reference).ok
+    assert not [one for one in registry.requests if one.path.endswith(".sig")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modelpack.errors import FormatError
 from modelpack.unsafe import ziparchive
 from modelpack.unsafe.finding import BytesReader
-from modelpack.unsafe.ziparchive import content, entries
+from modelpack.unsafe.ziparchive import content, entries, has_directory
 
 
 def packed(files, compression=zipfile.ZIP_STORED, **options):
@@ -197,3 +197,17 @@ def test_any_bytes_are_refused_with_an_error_of_ours(data):
 def test_the_crc_is_the_usual_one():
     [first, *_] = entries(BytesReader(PLAIN))
     assert first.crc == zlib.crc32(b"pickle")
+
+
+def test_many_end_records_are_not_all_followed():
+    asked = []
+
+    class Watched(BytesReader):
+        def read(self, offset, length, /):
+            asked.append(offset)
+            return super().read(offset, length)
+
+    end = b"PK\x05\x06" + struct.pack("<8xIIH", 40, 0, 0)
+    assert has_directory(Watched(b"x" * 100 + end * 1000))
+    assert len(asked) < 30
+    assert not has_directory(BytesReader(b"x" * 100 + end * 3))
