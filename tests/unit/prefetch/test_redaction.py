@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpack.prefetch.redaction import MAX_TEXT, redact, redact_all
+from modelpack.prefetch.redaction import _RULES, _SUSPICIOUS, MAX_TEXT, redact, redact_all
 
 SECRET = "hunter2hunter2"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.c2lnbmF0dXJlLWh1bnRlcjI"
@@ -100,3 +100,11 @@ def test_what_is_no_text_stays():
 def test_nothing_is_left_to_cut_out_afterwards(text):
     once = redact(text)
     assert redact(once) == once
+
+
+@given(st.text(alphabet="ab:/@?=&\"' \npasswordtokenBearer.sha256eyJ-_", max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_what_is_not_looked_at_closely_has_nothing_to_cut_out(text):
+    if _SUSPICIOUS.search(text) is None:
+        for pattern, replacement in _RULES:
+            assert pattern.sub(replacement, text) == text
