@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type bench bench-quick docs clean
+.PHONY: help setup demo test lint type bench bench-quick bench-node soak docs clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,12 @@ bench: setup ## Run every benchmark (long); results go to benchmarks/results/
 
 bench-quick: setup ## Run the headline benchmarks in under three minutes
 	@$(BIN)/python -m benchmarks quick
+
+bench-node: setup ## Run the benchmarks of a node's containerd (as root; the real programs must be there)
+	@$(BIN)/python -m benchmarks node
+
+soak: setup ## Run the daemon for SOAK_MINUTES=30 with everything going wrong (as root)
+	@$(BIN)/python -m tests.soak
 
 docs: setup ## Rewrite the generated parts of docs/ (command help, pictures)
 	@$(BIN)/python docs/generate.py

@@ -193,7 +193,7 @@ def _limited(scenario: Scenario) -> Iterator[measure.MemoryLimit | None]:
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("mode", choices=["quick", "full"])
+    parser.add_argument("mode", choices=["quick", "full", "node"])
     parser.add_argument("--only", default="", help="scenario names, separated by commas")
     parser.add_argument("--work", type=Path, default=Path(".cache/benchmarks"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
@@ -211,6 +211,10 @@ def main() -> int:
     os.environ["XDG_CACHE_HOME"] = str(work / "cache")
     # An installed program has been compiled; where this is set, every start would compile again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if arguments.mode == "node":
+        from benchmarks import node  # noqa: PLC0415 - gRPC and root are for this mode alone
+
+        return node.run(work, arguments.results, fill=not arguments.no_fill)
     outcomes = []
     (work / "registry").mkdir(exist_ok=True)
     shutil.rmtree(work / "registry" / "data", ignore_errors=True)

@@ -1,0 +1,253 @@
+"""A node's containerd: modelpack's import against the runtime's own pull of the same image.
+
+Owns what is timed on a node, and its report. The clock runs from the first command to the moment
+when a container has read the beginning of every file of the mounted model, as a pod that starts
+cold sees it. Both sides in turn, on an emptied node each time; the disk is what the node's
+containerd takes more than before.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks import measure
+from benchmarks.contestants import MODELPACK
+from benchmarks.models import MIB, changed_copy, sharded_model
+from tests.support.node import Node
+from tests.support.nodestate import collect_garbage, disk_use
+from tests.support.registries import DockerRegistry
+
+OURS = "modelpack"
+STOCK = "CRI PullImage"
+# Of the issue of both: the import writes each byte once and does not hash in order.
+_TIME_BAR = 0.40
+_DISK_BAR = 0.55
+_AT_ONCE = 10
+# The beginning of every file, with what the tests' busybox has.
+_READ_ALL = "find /models -type f | while read -r f; do read -r -n 64 x < $f || :; echo $f; done"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One run on a node that did not have the model."""
+
+    seconds: float
+    """Until it could be read in a container."""
+    pulled: float
+    """Until the image was there."""
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scenario:
+    """What is brought to the node, and what is there before."""
+
+    name: str
+    title: str
+    references: tuple[str, ...]
+    before: str | None = None
+    repeats: int = 3
+
+
+@dataclass
+class Outcome:
+    """The samples of one scenario."""
+
+    scenario: Scenario
+    model_bytes: int
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+
+class NodeBench:
+    """A registry with models, and a node."""
+
+    def __init__(self, node: Node, fill: Callable[[], None]) -> None:
+        """Use a running node; ``fill`` is called before each run."""
+        self._node = node
+        self._fill = fill
+
+    def run(self, scenario: Scenario, model_bytes: int) -> Outcome:
+        """Time both sides in turn; the first turn warms up and is not counted."""
+        outcome = Outcome(scenario=scenario, model_bytes=model_bytes)
+        sides = {OURS: self._import, STOCK: self._node.pull_image}
+        for turn in range(scenario.repeats + 1):
+            for name, pull in sides.items():
+                sample = self._once(scenario, pull)
+                if turn:
+                    outcome.samples.setdefault(name, []).append(sample)
+        return outcome
+
+    def _once(self, scenario: Scenario, pull: Callable[[str], object]) -> Sample:
+        if scenario.before is not None:
+            pull(scenario.before)
+        self._fill()
+        before = disk_use(self._node.root)
+        started = time.perf_counter()
+        _at_once(pull, scenario.references)
+        pulled = time.perf_counter() - started
+        volumes = {f"/models/{number}": ref for number, ref in enumerate(scenario.references)}
+        with self._node.container(image_volumes=volumes) as container:
+            container.exec(["sh", "-c", _READ_ALL])
+            seconds = time.perf_counter() - started
+        disk = disk_use(self._node.root) - before
+        for reference in (*scenario.references, *filter(None, [scenario.before])):
+            self._node.remove_image(reference)
+        collect_garbage(self._node)
+        return Sample(seconds=seconds, pulled=pulled, disk_bytes=disk)
+
+    def _import(self, reference: str) -> None:
+        command = [MODELPACK, "pull", reference, "--into", "containerd", "-q", "--no-pin"]
+        done = subprocess.run(
+            [*command, "--address", str(self._node.socket)], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            sys.exit(f"modelpack pull: {done.stderr}")
+
+
+def _at_once(pull: Callable[[str], object], references: Sequence[str]) -> None:
+    threads = [threading.Thread(target=pull, args=(reference,)) for reference in references]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def run(work: Path, results: Path, *, fill: bool) -> int:
+    """Make the models, run every scenario, write the report; return the exit status."""
+    shutil.rmtree(work / "node", ignore_errors=True)
+    shutil.rmtree(work / "registry", ignore_errors=True)
+    for name in ("node", "registry"):
+        (work / name).mkdir(parents=True)
+    filler = measure.PageCacheFiller(work / "filler").fill if fill else lambda: None
+    outcomes = []
+    with DockerRegistry(work / "registry") as registry, _node(work / "node", registry) as node:
+        bench = NodeBench(node, filler)
+        for scenario, size in _scenarios(work / "models", registry.host):
+            print(f"… {scenario.title}", file=sys.stderr, flush=True)
+            outcomes.append(bench.run(scenario, size))
+    page = markdown(outcomes, measure.machine())
+    print(page)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "node.md").write_text(page)
+    (results / "node.json").write_text(as_json(outcomes, measure.machine()))
+    return 0
+
+
+@contextmanager
+def _node(directory: Path, registry: DockerRegistry) -> Iterator[Node]:
+    with Node(directory, registry) as node:
+        yield node
+
+
+def _scenarios(models: Path, host: str) -> Iterator[tuple[Scenario, int]]:
+    large = sharded_model(models / "four", shards=4, shard_bytes=512 * MIB)
+    yield (
+        Scenario(
+            name="node-cold",
+            title="Cold start to a mounted, readable ImageVolume, 4 files of 512 MiB",
+            references=(_push(large, f"{host}/bench/four:v1"),),
+        ),
+        _size(large),
+    )
+    old = sharded_model(models / "quarter", shards=4, shard_bytes=256 * MIB)
+    new = changed_copy(old, models / "quarter-changed", 0.05)
+    yield (
+        Scenario(
+            name="node-upgrade",
+            title="The same of a version with 5 % of the tensors changed, the earlier one there, "
+            "4 files of 256 MiB",
+            references=(_push(new, f"{host}/bench/quarter:v2"),),
+            before=_push(old, f"{host}/bench/quarter:v1"),
+        ),
+        _size(new),
+    )
+    small = [
+        sharded_model(models / f"ten-{number}", shards=1, shard_bytes=(96 + number) * MIB)
+        for number in range(_AT_ONCE)
+    ]
+    yield (
+        Scenario(
+            name="node-ten",
+            title="Ten models of some 100 MiB at once, in one container",
+            references=tuple(
+                _push(model, f"{host}/bench/ten-{number}:v1") for number, model in enumerate(small)
+            ),
+            repeats=2,
+        ),
+        sum(map(_size, small)),
+    )
+
+
+def _push(model: Path, reference: str) -> str:
+    subprocess.run([MODELPACK, "push", str(model), reference, "-q"], check=True)
+    return reference
+
+
+def _size(model: Path) -> int:
+    return sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+
+
+def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return the report as Markdown."""
+    facts = ", ".join(f"{key}: {value}" for key, value in machine.items())
+    lines = ["# Benchmark results on a node", "", f"Machine: {facts}.", ""]
+    for outcome in outcomes:
+        lines += [
+            f"## {outcome.scenario.title}",
+            "",
+            "| | seconds (min-max) | until pulled | our time / theirs | disk used | our disk / theirs |",
+            "|---|---|---|---|---|---|",
+        ]
+        ours, theirs = outcome.samples[OURS], outcome.samples[STOCK]
+        time_ratio = median(
+            mine.seconds / other.seconds for mine, other in zip(ours, theirs, strict=True)
+        )
+        disk_ratio = _disk(ours) / _disk(theirs)
+        for name, samples in outcome.samples.items():
+            low, middle, high = measure.spread([sample.seconds for sample in samples])
+            pulled = median(sample.pulled for sample in samples)
+            compared = ("", "")
+            if name == STOCK:
+                compared = (_against(time_ratio, _TIME_BAR), _against(disk_ratio, _DISK_BAR))
+            lines.append(
+                f"| {name} | {middle:.2f} ({low:.2f}-{high:.2f}) | {pulled:.2f} | {compared[0]} | "
+                f"{_disk(samples) / 1e6:,.0f} MB | {compared[1]} |"
+            )
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def _disk(samples: Sequence[Sample]) -> float:
+    return median(sample.disk_bytes for sample in samples)
+
+
+def _against(value: float, bar: float) -> str:
+    return f"{value:.2f} (≤ {bar:.2f} {'reached' if value <= bar else 'missed'})"
+
+
+def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return everything that was measured as JSON."""
+    value = {
+        "machine": dict(machine),
+        "scenarios": [
+            {
+                "name": outcome.scenario.name,
+                "title": outcome.scenario.title,
+                "model_bytes": outcome.model_bytes,
+                "samples": {
+                    name: [asdict(sample) for sample in samples]
+                    for name, samples in outcome.samples.items()
+                },
+            }
+            for outcome in outcomes
+        ],
+    }
+    return json.dumps(value, indent=1) + "\n"
