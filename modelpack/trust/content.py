@@ -32,6 +32,7 @@ from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR
 from modelpack.storage import Fetcher, read_all
 from modelpack.unsafe.finding import BytesReader, Finding
+from modelpack.unsafe.pickles import Effort
 from modelpack.unsafe.scan import RULES_VERSION, scan
 
 _THREADS = 4
@@ -78,11 +79,12 @@ def judge_artifact(
         if name not in _OWN
     }
     windows: list[_Window] = []
+    effort = Effort()
 
     def judge_layer(number: int) -> None:
         window = _Window(fetcher, artifact, artifact.data_layers[number])
         windows.append(window)
-        found.update(_judge_layer(artifact, number, window, wanted))
+        found.update(_judge_layer(artifact, number, window, wanted, effort))
 
     for_each(judge_layer, sorted({file.layer for file in chosen}), _THREADS)
     findings = tuple(one for path in sorted(found) for one in found[path])
@@ -98,11 +100,12 @@ def judge_files(files: Mapping[str, Path]) -> tuple[Finding, ...]:
         UsageError: a file cannot be read.
     """
     found: dict[str, tuple[Finding, ...]] = {}
+    effort = Effort()
 
     def judge(path: str) -> None:
         reader = _FileReader(files[path])
         try:
-            found[path] = scan(path, reader)
+            found[path] = scan(path, reader, effort)
         finally:
             reader.close()
 
@@ -111,7 +114,7 @@ def judge_files(files: Mapping[str, Path]) -> tuple[Finding, ...]:
 
 
 def _judge_layer(
-    artifact: Artifact, number: int, window: "_Window", wanted: set[str]
+    artifact: Artifact, number: int, window: "_Window", wanted: set[str], effort: Effort
 ) -> dict[str, tuple[Finding, ...]]:
     """Return the findings in one layer, by path; those about the tar itself by its digest."""
     found: dict[str, tuple[Finding, ...]] = {}
@@ -134,7 +137,7 @@ def _judge_layer(
             position += file.size
             if file.path in wanted:
                 reader = IndexedFileReader(index, file, window.read_chunk, where=where)
-                found[file.path] = scan(file.path, reader)
+                found[file.path] = scan(file.path, reader, effort)
     return found
 
 

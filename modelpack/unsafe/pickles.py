@@ -27,6 +27,8 @@ from modelpack.unsafe.opcodes import AmbiguousError, BrokenError, LimitError, St
 # A state dict takes some 50 opcodes a tensor; 20,000 tensors are beyond any model, and this many
 # opcodes take about five seconds.
 MAX_OPCODES = 2_000_000
+# Of all files of a model together: the largest checkpoints, in hundreds of shards, take a tenth.
+MAX_ALL_OPCODES = 20_000_000
 # torch's old format has five pickles in a row, then raw tensors.
 MAX_PICKLES = 64
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
@@ -101,6 +103,13 @@ class Judgement:
     """How many of them name something."""
 
 
+@dataclass(slots=True)
+class Effort:
+    """What may still be spent on following pickles; shared by the files of one model."""
+
+    opcodes: int = MAX_ALL_OPCODES
+
+
 @dataclass(frozen=True, slots=True)
 class _Global:
     module: str
@@ -133,7 +142,7 @@ _FILL_TO_MARK_OPCODES = {"APPENDS", "SETITEMS", "ADDITEMS"}
 _NO_EFFECT = {"PROTO", "FRAME"}
 
 
-def judge(reader: Reader, *, whole: bool = True) -> Judgement:
+def judge(reader: Reader, *, whole: bool = True, effort: Effort | None = None) -> Judgement:
     """Follow every pickle in ``reader``, one after another, to its end.
 
     A loader may read on where another stops, so bytes after the last pickle break the stream,
@@ -142,7 +151,7 @@ def judge(reader: Reader, *, whole: bool = True) -> Judgement:
     """
     stream = Stream(reader, whole=whole)
     reasons: dict[str, None] = {}
-    machine = _Machine(reasons)
+    machine = _Machine(reasons, effort or Effort())
     broken, limited = None, False
     try:
         _follow(machine, stream, reader.size)
@@ -190,6 +199,7 @@ class _Machine:
     """One run of the unpickler over values that only say what they are."""
 
     reasons: dict[str, None]
+    effort: Effort
     opcodes: int = 0
     calls: int = 0
     names: int = 0
@@ -208,6 +218,9 @@ class _Machine:
             self.opcodes += 1
             if self.opcodes > MAX_OPCODES:
                 raise LimitError(f"more than {MAX_OPCODES} opcodes")
+            self.effort.opcodes -= 1
+            if self.effort.opcodes < 0:
+                raise LimitError("more opcodes in the model's files together than are followed")
             if self.first_integer is None and isinstance(argument, int) and name != "PROTO":
                 self.first_integer = argument
             self._step(name, argument)

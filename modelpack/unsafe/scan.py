@@ -12,7 +12,7 @@ from modelpack.errors import FormatError
 from modelpack.unsafe import numpyfiles, packed, ziparchive
 from modelpack.unsafe.configs import MAX_JSON_BYTES, judge_config
 from modelpack.unsafe.finding import BytesReader, Danger, Finding, Kind, Reader
-from modelpack.unsafe.pickles import Judgement, is_pickle, judge
+from modelpack.unsafe.pickles import Effort, Judgement, is_pickle, judge
 
 RULES_VERSION = 2
 """Changes whenever a file could be judged otherwise, so that findings kept from before are not used."""
@@ -38,19 +38,20 @@ _MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 _LARGE_JSON = re.compile(r"(?:.*/)?(?:tokenizer|vocab)[^/]*\.json\Z|.*\.index\.json\Z")
 
 
-def scan(path: str, reader: Reader) -> tuple[Finding, ...]:
+def scan(path: str, reader: Reader, effort: Effort | None = None) -> tuple[Finding, ...]:
     """Return what loading this file could run; an empty tuple when there is nothing to say.
 
     Reads the first kilobytes of any file, all of a pickle, and of a zip the directory and the
-    entries that are not tensors.
+    entries that are not tensors. ``effort`` is shared by the files of one model.
     """
+    effort = effort or Effort()
     head = reader.read(0, min(reader.size, _HEAD_BYTES))
     lowered = path.lower()
     if head.startswith(ziparchive.LOCAL_MAGIC):
-        return _scan_zip(path, reader)
-    findings = [*_by_magic(path, head, reader)]
+        return _scan_zip(path, reader, effort)
+    findings = [*_by_magic(path, head, reader, effort)]
     if not findings:
-        findings = [*_scan_pickle(path, head, reader)]
+        findings = [*_scan_pickle(path, head, reader, effort)]
     if ziparchive.has_directory(reader):
         detail = "a zip archive behind other data, which loaders take for different things"
         findings.append(_finding(path, "archive", "unsafe", detail))
@@ -65,12 +66,12 @@ def scan(path: str, reader: Reader) -> tuple[Finding, ...]:
     return tuple(findings[:_MAX_FINDINGS])
 
 
-def _by_magic(path: str, head: bytes, reader: Reader) -> list[Finding]:
+def _by_magic(path: str, head: bytes, reader: Reader, effort: Effort) -> list[Finding]:
     if _is_hdf5(path.lower(), head, reader):
         detail = "HDF5, in which Keras keeps layers with code where nothing here looks"
         return [_finding(path, "hdf5", "unscannable", detail)]
     if head.startswith(numpyfiles.MAGIC):
-        return _scan_numpy(path, head, reader)
+        return _scan_numpy(path, head, reader, effort)
     form = packed.sealed_form(head)
     if form is not None:
         return [_finding(path, "archive", "unscannable", f"{form}, which is not opened here")]
@@ -110,8 +111,8 @@ def _named(path: str) -> bool:
     return _COMPRESSED.sub("", path.lower()).endswith(PICKLE_SUFFIXES)
 
 
-def _scan_pickle(path: str, head: bytes, reader: Reader) -> list[Finding]:
-    judgement = judge(reader)
+def _scan_pickle(path: str, head: bytes, reader: Reader, effort: Effort) -> list[Finding]:
+    judgement = judge(reader, effort=effort)
     named = _named(path)
     # Text can begin like a pickle that only names something: without a call nothing runs, and only
     # a pickle's own name makes it one.
@@ -133,12 +134,12 @@ def _judged(path: str, judgement: Judgement) -> Finding:
     return _finding(path, "pickle", "note", "a pickle that only rebuilds tensors and plain values")
 
 
-def _scan_numpy(path: str, head: bytes, reader: Reader) -> list[Finding]:
+def _scan_numpy(path: str, head: bytes, reader: Reader, effort: Effort) -> list[Finding]:
     try:
         objects = numpyfiles.object_part(head, reader)
     except FormatError as error:
         return [_finding(path, "pickle", "unscannable", str(error))]
-    return [] if objects is None else [_judged(path, judge(objects))]
+    return [] if objects is None else [_judged(path, judge(objects, effort=effort))]
 
 
 def _scan_json(path: str, reader: Reader) -> tuple[Finding, ...]:
@@ -150,7 +151,7 @@ def _scan_json(path: str, reader: Reader) -> tuple[Finding, ...]:
     return (_finding(path, "keras", "unscannable", detail),)
 
 
-def _scan_zip(path: str, reader: Reader) -> tuple[Finding, ...]:
+def _scan_zip(path: str, reader: Reader, effort: Effort) -> tuple[Finding, ...]:
     findings: list[Finding] = []
     unpacked = 0
     try:
@@ -164,7 +165,7 @@ def _scan_zip(path: str, reader: Reader) -> tuple[Finding, ...]:
                 detail = "a zip archive with more in it than is judged here"
                 findings.append(_finding(path, "archive", "unscannable", detail))
                 break
-            findings += _scan_entry(path, reader, entry)
+            findings += _scan_entry(path, reader, entry, effort)
     except FormatError as error:
         return (*findings, _finding(path, "archive", "unsafe", str(error)))
     if any(re.search(r"(?:^|/)code/.*\.py\Z", entry.name) for entry in entries):
@@ -183,7 +184,9 @@ def _is_storage(path: str, name: str, names: set[str]) -> bool:
     return match is not None and _named(path) and f"{match['prefix']}data.pkl" in names
 
 
-def _scan_entry(path: str, reader: Reader, entry: ziparchive.Entry) -> tuple[Finding, ...]:
+def _scan_entry(
+    path: str, reader: Reader, entry: ziparchive.Entry, effort: Effort
+) -> tuple[Finding, ...]:
     name = f"{path}!{entry.name}"
     inner: Reader
     if entry.size <= ziparchive.MAX_CONTENT_BYTES:
@@ -202,7 +205,7 @@ def _scan_entry(path: str, reader: Reader, entry: ziparchive.Entry) -> tuple[Fin
     if entry.name.endswith(".py"):
         # Told about once, as TorchScript, or harmless where nothing imports it.
         return ()
-    return scan(name, inner)
+    return scan(name, inner, effort)
 
 
 def _finding(path: str, kind: Kind, danger: Danger, detail: str) -> Finding:

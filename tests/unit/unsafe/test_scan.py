@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack.unsafe.finding import BytesReader, Finding
+from modelpack.unsafe.pickles import Effort
 from modelpack.unsafe.scan import scan
 
 
@@ -249,3 +250,11 @@ def test_no_change_of_an_archive_makes_it_look_harmless(position, noise):
     found = scan("m.pt", BytesReader(data))
     still_there = BAD in data and data.startswith(b"PK\x03\x04")
     assert not still_there or any(finding.danger != "note" for finding in found)
+
+
+def test_the_files_of_a_model_share_what_may_be_spent():
+    effort = Effort(opcodes=30)
+    assert [one.danger for one in scan("a.pkl", BytesReader(GOOD), effort)] == ["note"]
+    found = [scan(f"{number}.pkl", BytesReader(GOOD), effort) for number in range(5)]
+    assert [one.danger for one in found[-1]] == ["unscannable"]
+    assert "together" in found[-1][0].detail
