@@ -20,6 +20,7 @@ from modelpack.signing.statement import (
 )
 from modelpack.trust.authors import KeyAuthor
 from modelpack.trust.gate import TrustGate
+from tests.support.faultregistry import FaultRegistry, Features
 from tests.unit.trust.gatework import (
     attach,
     bundle_of,
@@ -191,3 +192,25 @@ def test_14_a_list_that_names_another_manifests_bundle(tag_registry, model, tmp_
     mine = tag_registry.manifest("team/model", signed.digest.replace(":", "-")).json()
     listed_at_tag(tag_registry, other.digest, mine["manifests"])
     refused(second, tmp_path / "out", policy(), "its subject is another manifest")
+
+
+@pytest.mark.parametrize("page_size", [None, 1000], ids=["one answer", "pages"])
+def test_15_a_flood_by_the_referrers_api(model, tmp_path, page_size):
+    with FaultRegistry(features=Features(page_size=page_size)) as flooded:
+        reference = f"{flooded.host}/team/model:v1"
+        pushed = push(model, reference)
+        manifest = manifest_at(reference)
+        carrier = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "artifactType": MEDIA_TYPE,
+            "config": {"mediaType": EMPTY_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2},
+            "layers": [],
+            "subject": manifest.descriptor().to_json(),
+        }
+        for number in range(10_000):
+            flooded.put_manifest("team/model", None, carrier | {"annotations": {"n": str(number)}})
+        flooded.clear_records()
+        refused(reference, tmp_path / "out", policy(), pushed.digest, "10000")
+        assert len(flooded.requests) < 25
+        assert not (tmp_path / "out").exists()
