@@ -48,10 +48,11 @@ from modelpack.pulling import Gate, PullOptions, pull
 from modelpack.ratelimit import RateLimiter
 from modelpack.reference import Reference, RegistryReference, parse_reference
 from modelpack.storage import Repository
-from modelpack.stores.files import locked, make_directory, mapped_errors, sync_directory
+from modelpack.stores.files import Tree, locked, make_directory, mapped_errors, sync_directory
 from modelpack.verifying import verify_directory
 
 _VERSION = re.compile(r"sha256-[0-9a-f]{64}")
+_STRANGER = "a file that the model does not have"
 _PLACES = ("versions", "models", "partial", "pinned", "locks", "trash")
 
 
@@ -237,7 +238,7 @@ class DirectoryNode:
             return (Damage(digest=digest, path=METADATA_DIR, reason=str(error)),)
         found = [(path, "it is missing") for path in report.missing]
         found += [(path, "it has other bytes") for path in report.changed]
-        found += [(path, "a file that the model does not have") for path in report.extra]
+        found += [(path, _STRANGER) for path in report.extra]
         return tuple(Damage(digest=digest, path=path, reason=why) for path, why in found)
 
     def quarantine(self, digest: Digest, damage: Iterable[Damage]) -> None:
@@ -246,17 +247,24 @@ class DirectoryNode:
         What has it mounted keeps it, and sees the files that the repair replaces.
         """
         version, partial = self._version(digest), self._partial(digest)
-        strangers = [item.path for item in damage if item.path.split("/")[0] != METADATA_DIR]
         with self._lock(digest), mapped_errors(f"cannot use {version}"):
             for link in self._links():
                 if os.readlink(link).endswith(version.name):
                     link.unlink()
             if version.is_dir() and not partial.exists():
                 os.rename(version, partial)
-            for path in strangers:
-                # A file in a stranger's place would stop the pull that repairs.
-                if os.path.islink(partial / path):
-                    os.unlink(partial / path)
+            if partial.is_dir():
+                self._clear_away(partial, damage)
+
+    def _clear_away(self, partial: Path, damage: Iterable[Damage]) -> None:
+        """Remove what the pull that repairs would leave, or stop at: strangers and links."""
+        tree = Tree(partial)
+        try:
+            for item in damage:
+                if item.reason == _STRANGER or os.path.islink(partial / item.path):
+                    tree.unlink(item.path)
+        finally:
+            tree.close()
 
     def _refuse_used(self, digest: Digest, at: str | None = None) -> None:
         name = at or self._version(digest).name
