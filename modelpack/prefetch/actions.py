@@ -5,10 +5,11 @@ task = Evict(digest=digest)
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from modelpack.digest import Digest
 from modelpack.prefetch.config import DaemonConfig
-from modelpack.prefetch.node import Installed, Part, Resolution
+from modelpack.prefetch.node import Installed, Resolution
 from modelpack.prefetch.progress import Progress, Reservation
 from modelpack.prefetch.status import Stage
 from modelpack.reference import Reference
@@ -83,7 +84,7 @@ Task = Resolve | Install | Evict | Abandon | Pin | Scrub | Observe
 Action = Task | Stop
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is computed once
 class Observation:
     """The node at one moment."""
 
@@ -94,14 +95,18 @@ class Observation:
     trouble: str | None = "it was not asked yet"
     """Why the runtime cannot be relied on now; the rest is then what was seen last."""
 
-    @property
-    def parts_here(self) -> tuple[Part, ...]:
-        """Every part on the node, whoever brought it."""
-        return tuple(part for one in self.installed for part in one.parts)
+    @cached_property
+    def parts_here(self) -> frozenset[str]:
+        """The keys of every part on the node, whoever brought it."""
+        return frozenset(part.key for one in self.installed for part in one.parts)
+
+    @cached_property
+    def _by_digest(self) -> dict[Digest, Installed]:
+        return {one.digest: one for one in self.installed}
 
     def find(self, digest: Digest | None) -> Installed | None:
         """Return the version with a digest, if it is here."""
-        return next((one for one in self.installed if one.digest == digest), None)
+        return None if digest is None else self._by_digest.get(digest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

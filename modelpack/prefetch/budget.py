@@ -10,8 +10,10 @@ for a model that would not fit even then.
     (True, False)
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from modelpack.digest import Digest
 from modelpack.prefetch.node import Part
@@ -32,7 +34,7 @@ class Holding:
     """When it was last mounted, or else made ready."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is computed once
 class Ledger:
     """The disk at one moment."""
 
@@ -49,10 +51,24 @@ class Ledger:
     foreign: frozenset[str] = frozenset()
     """Keys of parts that models of others have too: evicting ours does not free them."""
 
-    @property
+    @cached_property
     def used(self) -> int:
         """What models that are here take."""
         return _size(self.holdings)
+
+    @cached_property
+    def candidates(self) -> tuple[Holding, ...]:
+        """What may be evicted, in the order in which it goes."""
+        loose = [one for one in self.holdings if not one.protected]
+        return tuple(sorted(loose, key=lambda one: (one.wanted, one.last_use, str(one.digest))))
+
+    @cached_property
+    def loose_bytes(self) -> int:
+        """What evicting all of that would free."""
+        kept = {part.key for one in self.holdings if one.protected for part in one.parts}
+        kept |= self.foreign
+        sizes = {part.key: part.bytes for one in self.candidates for part in one.parts}
+        return sum(size for key, size in sizes.items() if key not in kept)
 
     @property
     def pending(self) -> int:
@@ -81,17 +97,7 @@ class Ledger:
             for part in one.parts
             if part.key not in kept
         }
-        return Ledger(
-            limit=self.limit,
-            high=self.high,
-            low=self.low,
-            free=self.free + sum(gone.values()),
-            holdings=rest,
-            min_free=self.min_free,
-            unfinished=self.unfinished,
-            reservations=self.reservations,
-            foreign=self.foreign,
-        )
+        return replace(self, free=self.free + sum(gone.values()), holdings=rest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,16 +111,15 @@ class Fit:
     """With figures, if it does not fit."""
 
 
-def needed(total: int, parts: Collection[Part], here: Collection[Part]) -> int:
-    """Return how much disk a model needs besides what is here.
+def needed(total: int, parts: Collection[Part], here: Collection[str]) -> int:
+    """Return how much disk a model needs besides the parts whose keys are ``here``.
 
     Without ``parts`` that is all of it. What the parts leave out of ``total`` is added.
     """
     if not parts:
         return total
-    known = {part.key for part in here}
     sizes = {part.key: part.bytes for part in parts}
-    missing = sum(size for key, size in sizes.items() if key not in known)
+    missing = sum(size for key, size in sizes.items() if key not in here)
     return missing + max(0, total - sum(sizes.values()))
 
 
@@ -123,78 +128,99 @@ def make_room(ledger: Ledger, need: int) -> Fit:
 
     Above the high watermark it is more than that, down to the low one, as far as that goes.
     """
-    evict = _fewest(ledger, lambda rest: rest.room >= need)
-    if evict is None:
+    tally = _Tally(ledger)
+    if not tally.evict_until(need - ledger.room):
         return Fit(fits=False, reason=_shortage(ledger, need))
-    if ledger.without(evict).committed + need > ledger.high:
-        evict = _down_to(ledger, evict, max(0, ledger.low - need))
-    return Fit(fits=True, evict=evict)
+    if ledger.committed - tally.freed + need > ledger.high:
+        tally.evict_more(ledger.committed + need - ledger.low)
+    return Fit(fits=True, evict=tuple(one.digest for one in tally.evicted))
 
 
 def relieve(ledger: Ledger) -> tuple[Digest, ...]:
     """Return what is evicted because the high watermark is passed: what is not wanted any more."""
     if ledger.committed <= ledger.high and ledger.room >= 0:
         return ()
-    enough = _fewest(ledger, lambda rest: rest.committed <= ledger.low and rest.room >= 0)
-    if enough is not None:
-        return enough
-    return _down_to(ledger, (), ledger.low)
+    tally = _Tally(ledger)
+    surplus = max(ledger.committed - ledger.low, -ledger.room)
+    if not tally.evict_until(surplus):
+        tally.evict_more(surplus)
+    return tuple(one.digest for one in tally.evicted)
 
 
-def _candidates(ledger: Ledger) -> list[Holding]:
-    loose = [one for one in ledger.holdings if not one.protected]
-    return sorted(loose, key=lambda one: (one.wanted, one.last_use, str(one.digest)))
+class _Tally:
+    """Counts what evicting some holdings frees, one by one: a part goes with its last holder."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.evicted: list[Holding] = []
+        self.freed = 0
 
-def _fewest(ledger: Ledger, enough: Callable[[Ledger], bool]) -> tuple[Digest, ...] | None:
-    """Return what goes until there is enough, without what turns out not to have helped."""
-    if enough(ledger):
-        return ()
-    candidates = _candidates(ledger)
-    if not enough(ledger.without([one.digest for one in candidates])):
-        return None
-    chosen: list[Digest] = []
-    for one in candidates:
-        chosen.append(one.digest)
-        if enough(ledger.without(chosen)):
-            break
-    for digest in reversed(chosen[:-1]):
-        fewer = [other for other in chosen if other != digest]
-        if enough(ledger.without(fewer)):
-            chosen = fewer
-    return tuple(chosen)
+    @cached_property
+    def _holders(self) -> Counter[str]:
+        return Counter(part.key for one in self._ledger.holdings for part in set(one.parts))
 
+    def evict_until(self, enough: int) -> bool:
+        """Evict in order until that much is freed, and spare what did not help; or evict nothing."""
+        if enough <= 0:
+            return True
+        if self._ledger.loose_bytes < enough:
+            return False
+        for one in self._ledger.candidates:
+            self._evict(one)
+            if self.freed >= enough:
+                break
+        for one in self.evicted[-2::-1]:
+            freed = self.freed
+            self._spare(one)
+            if self.freed < enough:
+                self._evict(one)
+                assert self.freed == freed
+        self.evicted.sort(key=self._ledger.candidates.index)
+        return True
 
-def _down_to(ledger: Ledger, begun: tuple[Digest, ...], target: int) -> tuple[Digest, ...]:
-    """Return what has begun to go and, until no more than ``target`` is committed, what else frees."""
-    chosen = list(begun)
-    rest = ledger.without(chosen)
-    for one in _candidates(rest):
-        if rest.committed <= target:
-            break
-        less = rest.without([one.digest])
-        if less.committed < rest.committed:
-            chosen.append(one.digest)
-            rest = less
-    return tuple(chosen)
+    def evict_more(self, enough: int) -> None:
+        """Go on until that much is freed, or nothing more can be."""
+        for one in self._ledger.candidates:
+            if self.freed >= enough:
+                return
+            if one not in self.evicted:
+                freed = self.freed
+                self._evict(one)
+                if self.freed == freed:
+                    self._spare(one)
+
+    def _evict(self, one: Holding) -> None:
+        self.evicted.append(one)
+        for part in set(one.parts):
+            self._holders[part.key] -= 1
+            if not self._holders[part.key] and part.key not in self._ledger.foreign:
+                self.freed += part.bytes
+
+    def _spare(self, one: Holding) -> None:
+        self.evicted.remove(one)
+        for part in set(one.parts):
+            if not self._holders[part.key] and part.key not in self._ledger.foreign:
+                self.freed -= part.bytes
+            self._holders[part.key] += 1
 
 
 def _shortage(ledger: Ledger, need: int) -> str:
-    best = ledger.without([one.digest for one in _candidates(ledger)])
-    kept = sum(1 for one in best.holdings)
-    figures = (
-        f"it needs {show_size(need)} more; {show_size(max(0, best.room))} can be had of the "
-        f"budget of {show_size(ledger.limit)}, with {show_size(best.used)} in {kept} models that "
-        f"must stay and {show_size(ledger.pending)} promised"
-    )
-    disk = best.free - ledger.min_free - (ledger.pending - ledger.unfinished)
-    if disk <= ledger.limit - best.committed:
+    kept = sum(one.protected for one in ledger.holdings)
+    stays = ledger.used - ledger.loose_bytes
+    best = ledger.room + ledger.loose_bytes
+    promised = ledger.pending - ledger.unfinished
+    disk = ledger.free + ledger.loose_bytes - ledger.min_free - promised
+    if disk <= ledger.limit - stays - ledger.pending:
         spare = f", {show_size(ledger.min_free)} of which stay free" if ledger.min_free else ""
-        figures = (
+        return (
             f"it needs {show_size(need)} more; the disk has {show_size(ledger.free)} left{spare}, "
             f"and {show_size(max(0, disk))} after all that may be evicted"
         )
-    return figures
+    return (
+        f"it needs {show_size(need)} more; {show_size(max(0, best))} can be had of the budget of "
+        f"{show_size(ledger.limit)}, with {show_size(stays)} in {kept} models that must stay and "
+        f"{show_size(ledger.pending)} promised"
+    )
 
 
 def _size(holdings: Iterable[Holding]) -> int:

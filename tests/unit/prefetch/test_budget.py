@@ -132,7 +132,7 @@ def test_what_is_protected_stays_above_every_watermark():
     ids=["all", "unknown-parts", "nothing-here", "shared", "repeated", "rounded"],
 )
 def test_what_is_needed_besides_what_is_here(total, parts, here, need):
-    assert needed(total, parts, here) == need
+    assert needed(total, parts, {part.key for part in here}) == need
 
 
 @st.composite
