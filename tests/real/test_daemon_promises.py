@@ -417,3 +417,21 @@ def test_damage_is_found_and_repaired_by_itself(start, node, reference, model):
     assert daemon.status()["totals"]["damaged"] >= 1
     daemon.stop()
     assert_mounts(node, reference, model)
+
+
+def test_bytes_come_from_a_mirror(start, node, model):
+    """And only the registry's own word for the manifest, which containerd asks for itself."""
+    with (
+        FaultRegistry() as registry,
+        FaultRegistry(address="127.0.0.2", store=registry.store) as mirror,
+    ):
+        reference = f"{registry.host}/{GROUP}/mirrored:v1"
+        modelpack.push(model, reference)
+        daemon = start([entry(reference)], mirrors={registry.host: [mirror.url]})
+        daemon.wait_for("m", stage="Ready")
+        assert_mounts(node, reference, model)
+        node.remove_image(reference)
+        daemon.stop()
+        assert sum(record.bytes_sent for record in mirror.select(kind="blob")) > 9 * MIB
+        fetched = [item for item in registry.select(kind="blob") if item.method == "GET"]
+        assert sum(record.bytes_sent for record in fetched) < MIB
