@@ -83,7 +83,7 @@ class Mirror:
         if parts.query or parts.fragment:
             raise UsageError(f"mirror of {registry}: its URL must end with its path")
         path = parts.path.rstrip("/")
-        if not f"{path}/".startswith("/v2/") and "/v2/" not in f"{path}/":
+        if "/v2/" not in f"{path}/":
             path += "/v2"
         return cls(registry=registry, origin=origin_of(url), path=path)
 
