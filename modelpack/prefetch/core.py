@@ -11,7 +11,7 @@ configuration (``reloading.py``). Not thread-safe: the daemon has one lock for i
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,7 +35,7 @@ from modelpack.prefetch.performing import Outcome
 from modelpack.prefetch.planning import plan
 from modelpack.prefetch.progress import Progress, Reservation, State
 from modelpack.prefetch.status import Stage
-from modelpack.prefetch.transfer import Snapshot, Transfer
+from modelpack.prefetch.transfer import Transfer
 
 _logger = logging.getLogger(__name__)
 
@@ -135,6 +135,11 @@ class Core:
                 memory.update(
                     replace(known, reference=reference, resolved=None, failure=None, lookup=None)
                 )
+        wanted = {model.name for model in memory.models()}
+        for key in [key for key in memory.resolutions if key[0] not in wanted]:
+            del memory.resolutions[key]
+        for name in [name for name in memory.last if name not in wanted]:
+            del memory.last[name]
         names = {model.name for model in config.models}
         for name in [name for name, one in memory.progress.items() if name not in names]:
             if memory.progress[name].is_forgettable:
@@ -277,8 +282,3 @@ class Core:
         else:
             self.memory.reservations[task.digest] = before
         return False
-
-
-def snapshots(jobs: list[Job]) -> Mapping[str, Snapshot]:
-    """Return how far the transfers of models are, by the models' names."""
-    return {job.task.name: job.transfer.snapshot() for job in jobs if isinstance(job.task, Install)}

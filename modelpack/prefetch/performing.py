@@ -87,6 +87,8 @@ def perform(task: Task, tools: Tools, transfer: Transfer) -> Outcome:
             _logger.exception("a fault in modelpack, at %s", type(task).__name__)
         free = _free_bytes(tools.node) if isinstance(error, SpaceError) else None
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(task, Observe):
+            return Outcome(task=task, observation=Observation(trouble=redact(text)))
         return Outcome(task=task, kind=kind, reason=redact(text), free_bytes=free)
 
 
@@ -136,18 +138,15 @@ def _scrub(task: Scrub, tools: Tools, transfer: Transfer) -> Outcome:
 
 
 def observe(node: Node) -> Observation:
-    """Return what is on the node; what is the matter is in it, not raised."""
-    try:
-        node.check()
-        return Observation(
-            installed=node.models(),
-            mounted=node.mounted(),
-            unfinished=node.unfinished_bytes(),
-            free=node.free_bytes(),
-            trouble=None,
-        )
-    except ModelpackError as error:
-        return Observation(trouble=redact(str(error)))
+    """Return what is on the node; raises what is the matter with it."""
+    node.check()
+    return Observation(
+        installed=node.models(),
+        mounted=node.mounted(),
+        unfinished=node.unfinished_bytes(),
+        free=node.free_bytes(),
+        trouble=None,
+    )
 
 
 class _Watched:

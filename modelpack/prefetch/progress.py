@@ -18,8 +18,8 @@ from typing import Any
 from modelpack.digest import Digest
 from modelpack.errors import FormatError
 
-# The newest are kept; a version beyond that has long been evicted or is evicted unprotected.
-MAX_VERSIONS = 64
+# Three weeks of versions at the default bound on updates, none of them evicted meanwhile.
+MAX_VERSIONS = 512
 MAX_TURNED_AWAY = 64
 DAY = 86400.0
 

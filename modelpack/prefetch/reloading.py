@@ -29,6 +29,9 @@ _logger = logging.getLogger(__name__)
 # Finds the store in a file that is bad otherwise, so that the last good configuration is found.
 _STORE = re.compile(r"^store:[ \t]*[\"']?(/[^\s\"'#]+)", re.MULTILINE)
 
+# A bad configuration whose own files did not change is read again after so long.
+_TRY_AGAIN = 15.0
+
 _FIXED = {
     "store": "store",
     "listen": "listen",
@@ -71,12 +74,13 @@ class Configuration:
         now: Callable[[], float],
     ) -> None:
         """Prepare to read ``path``; ``now`` is the wall clock."""
-        self._path = path
+        self._path = path.absolute()
         self._store = store
         self._gates = gates
         self._environ = environ
         self._now = now
         self._source = DiskSource()
+        self._tried_at = 0.0
         self._config: DaemonConfig | None = None
         self._loaded_at = 0.0
         self._generation = 0
@@ -114,15 +118,18 @@ class Configuration:
 
     def poll(self) -> DaemonConfig | None:
         """Return a newer configuration that has come into force, None if none has."""
-        if not self._source.has_changed():
-            if self._gates.refresh():
-                _logger.info("the policy has changed")
-                return self._config
-            return None
-        return self.reload()
+        # What is wrong may be mended elsewhere: a policy's key, a time zone of the machine.
+        waited = self._error is not None and abs(self._now() - self._tried_at) >= _TRY_AGAIN
+        if waited or self._source.has_changed():
+            return self.reload()
+        if self._gates.refresh():
+            _logger.info("the policy has changed")
+            return self._config
+        return None
 
     def reload(self) -> DaemonConfig | None:
         """Read the files whether they changed or not; see ``poll``."""
+        self._tried_at = self._now()
         try:
             config = self._read()
             self._check_fixed(config)
@@ -180,6 +187,9 @@ class Configuration:
         self._loaded_at = self._now()
 
     def _refuse(self, error: ModelpackError) -> None:
-        self._error = redact(str(error))
+        said = redact(str(error))
+        if said == self._error:
+            return
+        self._error = said
         self.failed_reloads += 1
         _logger.error("the configuration is bad, the former one stays in force: %s", error)

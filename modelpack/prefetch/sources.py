@@ -43,6 +43,8 @@ class DiskSource:
     def __init__(self) -> None:
         self.taken: dict[str, bytes] = {}
         """What was handed out, by path."""
+        self.refused: dict[str, str] = {}
+        """What could not be, and why."""
         self.listed: dict[str, list[str]] = {}
         """The directories that were listed, and what counted in them."""
 
@@ -55,13 +57,19 @@ class DiskSource:
 
     def read(self, path: Path) -> bytes:
         """Return one file's bytes; see ``Source``."""
-        raw = self.taken[str(path)] = _read(path)
+        try:
+            raw = self.taken[str(path)] = _read(path)
+        except (NotFoundError, UsageError) as error:
+            self.refused[str(path)] = str(error)
+            raise
         if sum(map(len, self.taken.values())) > MAX_TOTAL_BYTES:
             raise UsageError(f"{path}: the configuration is larger than {MAX_TOTAL_BYTES} bytes")
         return raw
 
     def has_changed(self) -> bool:
-        """Tell whether anything that was handed out is not the same any more."""
+        """Tell whether anything that was asked for is not the same any more."""
+        if any(_why_not(Path(path)) != reason for path, reason in self.refused.items()):
+            return True
         try:
             return any(_listing(Path(path)) != names for path, names in self.listed.items()) or any(
                 _read(Path(path)) != raw for path, raw in self.taken.items()
@@ -122,6 +130,15 @@ def _listing(directory: Path) -> list[str]:
     if len(names) > MAX_FILES:
         raise UsageError(f"{directory} holds {len(names)} files; at most {MAX_FILES} are read")
     return names
+
+
+def _why_not(path: Path) -> str | None:
+    """Return why a file cannot be read, None if it can."""
+    try:
+        _read(path)
+    except (NotFoundError, UsageError) as error:
+        return str(error)
+    return None
 
 
 def _read(path: Path) -> bytes:

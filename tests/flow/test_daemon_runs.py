@@ -13,6 +13,7 @@ import yaml
 
 from modelpack.errors import NotFoundError, UsageError
 from modelpack.prefetch import daemon as daemon_module
+from modelpack.prefetch import reloading
 from modelpack.prefetch.daemon import Daemon
 from modelpack.prefetch.status import Stage
 from tests.support.memorynode import MemoryNode, Registry
@@ -293,6 +294,56 @@ def test_a_policy_that_breaks_lets_nothing_through(tmp_path, registry):
         registry.push("registry.example/other:v1", {"o": 5})
         time.sleep(0.3)
         assert daemon.status().models[0].reference == REFERENCE
+
+
+def test_a_policy_that_is_mended_brings_the_configuration_into_force(
+    tmp_path, registry, monkeypatch
+):
+    monkeypatch.setattr(reloading, "_TRY_AGAIN", 0.05)
+    path = write(tmp_path / "d.yaml")
+    with running(path, MemoryNode(registry)) as daemon:
+        ready(daemon)
+        policy = tmp_path / "policy.yaml"
+        policy.write_text("rules: [{match: '**', unsignd: true}]\n")
+        write(path, policy="policy.yaml")
+        wait(lambda: "unsignd is not known" in (daemon.status().configuration.error or ""))
+        assert daemon.status().totals.failed_reloads == 1
+        policy.write_text("rules: [{match: '**', unsigned: true}]\n")
+        wait(lambda: daemon.status().configuration.error is None)
+        assert daemon.status().configuration.generation == 2
+
+
+def test_a_file_that_comes_later_is_noticed(tmp_path, registry):
+    path = write(tmp_path / "d.yaml")
+    with running(path, MemoryNode(registry)) as daemon:
+        ready(daemon)
+        write(path, node={"labelsFile": "labels"})
+        wait(lambda: "labels does not exist" in (daemon.status().configuration.error or ""))
+        (tmp_path / "labels").write_text('zone="a"\n')
+        wait(lambda: daemon.status().configuration.error is None)
+
+
+class BrokenNode(MemoryNode):
+    """Has a fault in its code until it is mended."""
+
+    is_broken = True
+
+    def models(self):
+        if self.is_broken:
+            raise ZeroDivisionError("a fault")
+        return super().models()
+
+
+def test_a_fault_in_looking_is_shown_and_no_tight_loop(tmp_path, registry):
+    node = BrokenNode(registry)
+    with running(write(tmp_path / "d.yaml"), node) as daemon:
+        wait(lambda: "a fault" in daemon.status().runtime.reason)
+        assert not daemon.status().runtime.reachable
+        seen = len(node.calls)
+        time.sleep(1)
+        assert len(node.calls) - seen <= 2
+        node.is_broken = False
+        ready(daemon)
 
 
 def test_rates_follow_the_time_of_day(tmp_path, registry):
