@@ -21,7 +21,9 @@ from tests.support.requirements import require, require_root
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
+    from tests.support.browser import Browser
     from tests.support.node import Node
+    from tests.support.statuspage import StatusPage
 
 TOKEN_SECONDS = 5  # short enough to expire within a slow pull
 
@@ -152,3 +154,28 @@ def small_filesystem(tmp_path_factory) -> Iterator[Callable[[int | str], Path]]:
     for directory in mounted:
         # Lazily, because a test may have left a process behind that still sits in it.
         subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """One browser for all tests of this process; each opens what it needs."""
+    from tests.support.browser import PROGRAM, Browser
+
+    require(PROGRAM)
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, tmp_path) -> Iterator["StatusPage"]:
+    """The status page of a daemon; nothing may have been complained about in the end."""
+    from tests.support.statuspage import StatusPage
+    from tests.support.webdaemon import Daemon
+
+    browser.messages.clear()
+    browser.look()
+    daemon = Daemon(tmp_path)
+    with daemon.serve() as endpoints:
+        yield StatusPage(browser, endpoints.url, daemon)
+        browser.open("about:blank")
+    assert browser.messages == []
