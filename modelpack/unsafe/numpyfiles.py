@@ -1,12 +1,14 @@
-"""numpy's ``.npy`` files: whether an array holds objects, which are pickles (numpy.lib.format).
+r"""numpy's ``.npy`` files: whether an array holds objects, which are pickles (numpy.lib.format).
 
 Owns the header. Leaves out judging the pickle behind it (``pickles.py``).
 
 numpy hands the header's ``descr`` to ``numpy.dtype``, which spells "objects" in many ways: ``'|O'``,
 ``'object'``, a field ``'i4,O'``. So the types that hold none are listed, and all else may be objects.
 
-    >>> may_hold_objects("'<f4'"), may_hold_objects("'object'"), may_hold_objects("[('a', '<i8')]")
-    (False, True, False)
+    >>> from modelpack.unsafe.finding import BytesReader
+    >>> data = b"\x93NUMPY\x01\x00\x12\x00{'descr': 'object'}(pickle)"
+    >>> object_part(data, BytesReader(data)).size
+    8
 """
 
 import ast
@@ -48,11 +50,6 @@ def object_part(head: bytes, reader: Reader) -> Reader | None:
     if _is_plain(header["descr"], 0):
         return None
     return Part(reader, start, reader.size - start)
-
-
-def may_hold_objects(descr: str) -> bool:
-    """Tell whether an array with this ``descr``, a Python literal, may hold objects."""
-    return not _is_plain(ast.literal_eval(descr), 0)
 
 
 def _is_plain(descr: Any, depth: int) -> bool:
