@@ -6,7 +6,7 @@ numpy hands the header's ``descr`` to ``numpy.dtype``, which spells "objects" in
 ``'object'``, a field ``'i4,O'``. So the types that hold none are listed, and all else may be objects.
 
     >>> from modelpack.unsafe.finding import BytesReader
-    >>> data = b"\x93NUMPY\x01\x00\x12\x00{'descr': 'object'}(pickle)"
+    >>> data = b"\x93NUMPY\x01\x00\x13\x00{'descr': 'object'}(pickle)"
     >>> object_part(data, BytesReader(data)).size
     8
 """
