@@ -104,27 +104,28 @@ class Stream:
         """
         parts, length = [], 0
         while True:
-            if not self._left():
-                self._require(1)
+            start = self._fill()
+            end = self._block.find(b"\n", start)
+            stop = len(self._block) if end < 0 else end
+            length += stop - start
+            if length <= MAX_TEXT_BYTES:
+                parts.append(self._block[start:stop])
+            self._position += stop - start
+            if end >= 0:
+                self._position += 1
+                return b"".join(parts) if length <= MAX_TEXT_BYTES else None
             if length > MAX_LINE_BYTES:
                 raise LimitError(f"a line of more than {MAX_LINE_BYTES} bytes")
-            piece = self.read(min(self._left(), self._ready() or _FIRST_BLOCK_BYTES))
-            end = piece.find(b"\n")
-            if end >= 0:
-                self._position -= len(piece) - end - 1
-                piece = piece[:end]
-            length += len(piece)
-            if length <= MAX_TEXT_BYTES:
-                parts.append(piece)
-            if end >= 0:
-                return b"".join(parts) if length <= MAX_TEXT_BYTES else None
+
+    def _fill(self) -> int:
+        """Return where in the block the next byte is, which is read if it is not there yet."""
+        if not self._block_start <= self._position < self._block_start + len(self._block):
+            self.read(1)
+            self._position -= 1
+        return self._position - self._block_start
 
     def _left(self) -> int:
         return self._reader.size - self._position
-
-    def _ready(self) -> int:
-        """Return how many of the following bytes are in memory."""
-        return max(0, self._block_start + len(self._block) - self._position)
 
     def _require(self, length: int) -> None:
         if length <= self._left():

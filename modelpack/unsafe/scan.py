@@ -202,10 +202,11 @@ def _scan_entry(
     if path.lower().endswith(".keras") and entry.name.endswith(".weights.h5"):
         # Keras reads nothing but arrays from it, whatever else it holds.
         return ()
-    if entry.name.endswith(".py"):
-        # Told about once, as TorchScript, or harmless where nothing imports it.
-        return ()
-    return scan(name, inner, effort)
+    # Python code is told about once, as TorchScript, or harmless where nothing imports it. Its name
+    # excuses nothing else.
+    code = entry.name.endswith(".py")
+    found = scan(name, inner, effort)
+    return tuple(one for one in found if not (code and one.kind == "remote-code"))
 
 
 def _finding(path: str, kind: Kind, danger: Danger, detail: str) -> Finding:

@@ -131,6 +131,9 @@ def test_torchs_names_for_tensors_mean_nothing_elsewhere():
     data = zipped({"data/0": array_of("'|O'", body=pickle.dumps([len], 4))})
     assert np.load(io.BytesIO(data), allow_pickle=True)["data/0"] == [len]
     assert danger("a.npz", data) == "unsafe"
+    # Nor does any other name.
+    assert danger("a.npz", zipped({"code.py": array_of("'|O'")})) == "unsafe"
+    assert danger("a.zip", zipped({"code.py": b"import os"})) == ""
     # Not even beside a pickle that is called like torch's.
     harmless = pickle.dumps({}, 2)
     assert danger("a.npz", zipped({"data.pkl": harmless, "data/0": RUNS})) == "unsafe"
