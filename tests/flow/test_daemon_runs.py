@@ -253,6 +253,55 @@ def test_a_stop_ends_a_transfer_and_the_next_daemon_goes_on(tmp_path, registry):
         assert daemon.status().totals.fetched_bytes == 100 - begun
 
 
+@pytest.fixture
+def slow(registry):
+    registry.push(REFERENCE, {f"p{number}": 4 for number in range(500)})
+    node = SlowNode(registry)
+    node.fetching = threading.Event()
+    return node
+
+
+def test_what_is_not_wanted_any_more_stops_and_leaves_nothing(tmp_path, registry, slow):
+    other = "registry.example/other:v1"
+    registry.push(other, {"o": 5})
+    path = write(tmp_path / "d.yaml", budget=5000)
+    with running(path, slow) as daemon:
+        assert slow.fetching.wait(PATIENCE)
+        write(path, other, budget=5000)
+        ready(daemon)
+        wait(lambda: slow.unfinished_bytes() == 0)
+        wait(lambda: daemon.status().budget.reserved == 0)
+        assert [model.reference for model in daemon.status().models] == [other]
+
+
+def test_a_tag_that_moves_during_a_transfer_ends_it(tmp_path, registry, slow):
+    path = write(tmp_path / "d.yaml", budget=5000)
+    with running(path, slow) as daemon:
+        assert slow.fetching.wait(PATIENCE)
+        newer = registry.push(REFERENCE, {"new": 4})
+        daemon.refresh(REFERENCE)
+        wait(lambda: daemon.status().models[0].digest == str(newer))
+        wait(lambda: slow.unfinished_bytes() == 0)
+        assert daemon.status().totals.failures == {}
+
+
+def test_a_window_that_closes_ends_a_transfer(tmp_path, registry, slow):
+    path = write(tmp_path / "d.yaml", budget=5000)
+    with running(path, slow) as daemon:
+        assert slow.fetching.wait(PATIENCE)
+        begins = (time.gmtime().tm_hour + 12) % 24
+        window = {"from": f"{begins:02}:00", "to": f"{begins:02}:01"}
+        write(path, budget=5000, defaults={"window": window})
+        status = wait(
+            lambda: next(
+                (one for one in daemon.status().models if "its window" in one.reason), None
+            )
+        )
+        assert status.stage == Stage.PENDING
+        assert slow.unfinished_bytes() > 0
+        assert daemon.status().budget.reserved > 0
+
+
 def test_what_root_asks_outlives_the_daemon(tmp_path, registry):
     path = write(tmp_path / "d.yaml", defaults={"resolve": "10s"})
     node = MemoryNode(registry)
