@@ -138,8 +138,6 @@ class Core:
         wanted = {model.name for model in memory.models()}
         for key in [key for key in memory.resolutions if key[0] not in wanted]:
             del memory.resolutions[key]
-        for name in [name for name in memory.last if name not in wanted]:
-            del memory.last[name]
         names = {model.name for model in config.models}
         for name in [name for name, one in memory.progress.items() if name not in names]:
             if memory.progress[name].is_forgettable:

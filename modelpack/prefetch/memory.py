@@ -13,7 +13,6 @@ from modelpack.prefetch.node import Resolution
 from modelpack.prefetch.planning import is_visible
 from modelpack.prefetch.progress import Progress, Reservation
 from modelpack.prefetch.status import Totals
-from modelpack.prefetch.transfer import Snapshot
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,8 +27,6 @@ class Memory:
     done_lately: dict[Task, float] = field(default_factory=dict)
     avoid: dict[Digest, float] = field(default_factory=dict)
     """Until when, in steady time."""
-    last: dict[str, Snapshot] = field(default_factory=dict)
-    """The transfer of each model that ended last."""
     totals: Totals = field(default_factory=Totals)
     changes: int = 0
     """Of what is on the node, by us."""

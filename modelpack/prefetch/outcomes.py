@@ -26,7 +26,7 @@ from modelpack.prefetch.memory import Memory, baseline
 from modelpack.prefetch.node import used_bytes
 from modelpack.prefetch.performing import Outcome
 from modelpack.prefetch.planning import asked_reference
-from modelpack.prefetch.progress import DAY, Failure, Progress, Version
+from modelpack.prefetch.progress import DAY, Failure, LastTransfer, Progress, Version
 from modelpack.prefetch.quantities import show_duration
 from modelpack.prefetch.transfer import Snapshot
 from modelpack.reference import Reference
@@ -121,7 +121,7 @@ def ended(
         if steady - moment < REPEAT_AFTER
     }
     if isinstance(task, Install):
-        memory.last[task.name] = transfer
+        _remember(memory, task.name, transfer)
         _add_seconds(memory, transfer.timings)
     if outcome.kind:
         _failed(memory, outcome, steady=steady, jitter=jitter)
@@ -141,6 +141,17 @@ def ended(
         _released(memory, task)
     elif isinstance(task, Scrub):
         _scrubbed(memory, task, outcome, steady)
+
+
+def _remember(memory: Memory, name: str, transfer: Snapshot) -> None:
+    progress = memory.progress.get(name)
+    if progress is not None:
+        last = LastTransfer(
+            fetched_bytes=transfer.fetched_bytes,
+            reused_bytes=transfer.reused_bytes,
+            timings={stage: round(seconds, 3) for stage, seconds in transfer.timings.items()},
+        )
+        memory.update(replace(progress, last=last))
 
 
 def _resolved(memory: Memory, task: Resolve, outcome: Outcome, steady: float) -> None:

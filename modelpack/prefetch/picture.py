@@ -52,7 +52,8 @@ def _wanted(core: Core, situation: Situation, model: ModelOptions, now: float) -
     jobs = [job for job in core.jobs if getattr(job.task, "name", None) == model.name]
     running = next((job for job in jobs if isinstance(job.task, Install)), None)
     brought = next((job.task.digest for job in jobs if isinstance(job.task, Install)), None)
-    live = running.transfer.snapshot() if running is not None else memory.last.get(model.name)
+    live = running.transfer.snapshot() if running is not None else None
+    figures = live or progress.last
     stage, reason = verdict.stage, verdict.reason
     if running is not None and live is not None:
         stage, reason = live.stage, live.trouble
@@ -72,9 +73,9 @@ def _wanted(core: Core, situation: Situation, model: ModelOptions, now: float) -
         stage=stage,
         reason=reason,
         bytes=_bytes(memory, progress, live),
-        fetched_bytes=live.fetched_bytes if live else 0,
-        reused_bytes=live.reused_bytes if live else 0,
-        timings=live.timings if live else {},
+        fetched_bytes=figures.fetched_bytes if figures else 0,
+        reused_bytes=figures.reused_bytes if figures else 0,
+        timings=figures.timings if figures else {},
         priority=model.priority,
         held=model.hold or progress.held,
         mounted=progress.adopted in memory.observation.mounted,

@@ -57,6 +57,16 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LastTransfer:
+    """What the transfer of a model that ended last took."""
+
+    fetched_bytes: int
+    reused_bytes: int
+    timings: Mapping[str, float]
+    """Seconds in each stage, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """One model, by its name in the configuration."""
 
@@ -90,6 +100,7 @@ class Progress:
     scrub_asked: bool = False
     damaged: Digest | None = None
     """The version in which a scrub found damage that is not repaired yet."""
+    last: LastTransfer | None = None
 
     def version(self, digest: Digest | None) -> Version | None:
         """Return what is known of a version that was brought."""
@@ -133,6 +144,7 @@ class Progress:
             "scrubbed": self.scrubbed,
             "scrub_asked": self.scrub_asked,
             "damaged": _text(self.damaged),
+            "last": None if self.last is None else _transfer_to_json(self.last),
         }
 
     @classmethod
@@ -160,6 +172,7 @@ class Progress:
                 scrubbed=_optional_number(value["scrubbed"]),
                 scrub_asked=_of(value["scrub_asked"], bool),
                 damaged=_digest(value["damaged"]),
+                last=_transfer_from_json(value["last"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"what is kept of a model cannot be read: {error!r:.200}") from error
@@ -262,6 +275,25 @@ def _version_from_json(value: Any) -> Version:
         used_at=_optional_number(value["used_at"]),
         used_steady=_optional_number(value["used_steady"]),
         released=_of(value["released"], bool),
+    )
+
+
+def _transfer_to_json(transfer: LastTransfer) -> dict[str, Any]:
+    return {
+        "fetched_bytes": transfer.fetched_bytes,
+        "reused_bytes": transfer.reused_bytes,
+        "timings": {name: round(seconds, 3) for name, seconds in transfer.timings.items()},
+    }
+
+
+def _transfer_from_json(value: Any) -> LastTransfer | None:
+    if value is None:
+        return None
+    timings = _of(value["timings"], dict)
+    return LastTransfer(
+        fetched_bytes=_of(value["fetched_bytes"], int),
+        reused_bytes=_of(value["reused_bytes"], int),
+        timings={_of(name, str): _number(seconds) for name, seconds in timings.items()},
     )
 
 

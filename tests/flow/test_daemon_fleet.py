@@ -44,6 +44,10 @@ def test_a_model_comes_to_an_empty_node(registry):
     assert status.used_at is None
     assert sim.core.memory.totals.imports == 1
     assert sim.core.memory.reservations == {}
+    sim.kill()
+    sim.settle()
+    assert sim.status.fetched_bytes == 70
+    assert set(sim.status.timings) >= {"Resolving", "Downloading"}
 
 
 def test_nothing_is_done_twice_when_nothing_changes(registry):

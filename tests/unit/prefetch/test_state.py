@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, SpaceError, UsageError
-from modelpack.prefetch.progress import Failure, Progress, Reservation, State, Version
+from modelpack.prefetch.progress import Failure, LastTransfer, Progress, Reservation, State, Version
 from modelpack.prefetch.state import Store
 from modelpack.stores import files
 
@@ -45,6 +45,7 @@ PROGRESS = Progress(
     scrubbed=5.0,
     scrub_asked=True,
     damaged=DIGEST,
+    last=LastTransfer(fetched_bytes=5, reused_bytes=2, timings={"Resolving": 0.125}),
 )
 STATE = State(
     steady=12.5,
@@ -227,6 +228,13 @@ progresses = st.builds(
     scrubbed=st.none() | times,
     scrub_asked=st.booleans(),
     damaged=st.none() | digests,
+    last=st.none()
+    | st.builds(
+        LastTransfer,
+        fetched_bytes=st.integers(0, 2**50),
+        reused_bytes=st.integers(0, 2**50),
+        timings=st.dictionaries(st.sampled_from(["Resolving", "Importing"]), st.just(1.5)),
+    ),
 )
 
 
