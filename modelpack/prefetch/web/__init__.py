@@ -12,21 +12,15 @@ prometheus-client, the extra ``node``, and only when it starts.
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelpack.errors import UsageError
 from modelpack.prefetch.control import Control
 from modelpack.prefetch.status import DaemonStatus
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Endpoints:
-    """Where the daemon is listening."""
-
-    url: str
-    """Of the page, with the port that was really taken."""
-    socket_path: Path
+if TYPE_CHECKING:
+    from modelpack.prefetch.web.server import Endpoints
 
 
 def serve(
@@ -36,7 +30,7 @@ def serve(
     listen: tuple[str, int] | str,
     socket_path: Path,
     clock: Callable[[], float] = time.time,
-) -> AbstractContextManager[Endpoints]:
+) -> "AbstractContextManager[Endpoints]":
     """Serve for as long as the context lasts; when it ends, no thread, socket or file is left.
 
     ``status`` is called in the server's thread for every answer and must return at once;

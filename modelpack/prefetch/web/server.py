@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 
 from modelpack.prefetch.control import Control
 from modelpack.prefetch.status import DaemonStatus
-from modelpack.prefetch.web import Endpoints, private, public
+from modelpack.prefetch.web import private, public
 from modelpack.prefetch.web.connections import Connections, Limits
 from modelpack.prefetch.web.sockets import control_socket, format_address, tcp_socket
 
@@ -31,6 +32,15 @@ _STOP_SECONDS = 2.0
 # What is asked here has short lines; aiohttp's own limits are for cookies and long addresses.
 _MAX_LINE = 4096
 _MAX_HEADERS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoints:
+    """Where the daemon is listening."""
+
+    url: str
+    """Of the page, with the port that was really taken."""
+    socket_path: Path
 
 
 @contextmanager
