@@ -14,6 +14,9 @@ from modelpack.prefetch.progress import Progress, Reservation
 from modelpack.prefetch.status import Stage
 from modelpack.reference import Reference
 
+# What has no lasting effect, as a pin on a runtime that has none, is repeated this rarely.
+REPEAT_AFTER = 300.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolve:
@@ -125,7 +128,8 @@ class Situation:
     resolutions: Mapping[tuple[str, Digest], Resolution] = field(default_factory=dict)
     """What look-ups found since the daemon started, by model and version."""
     reservations: Mapping[Digest, Reservation] = field(default_factory=dict)
-    running: tuple[Task, ...] = ()
+    running: Mapping[Task, float] = field(default_factory=dict)
+    """What runs, and since when in steady time."""
     avoid: frozenset[Digest] = frozenset()
     """Versions that could not be removed lately; they are left alone for a while."""
     done_lately: Mapping[Task, float] = field(default_factory=dict)

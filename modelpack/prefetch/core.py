@@ -74,6 +74,8 @@ class Job:
 
     task: Task
     transfer: Transfer
+    begun: float
+    """In steady time."""
     changes: int
     """How many changes had been made when it began: an observation is as old as that."""
 
@@ -241,7 +243,7 @@ class Core:
             is_settled=self._is_settled(),
             resolutions=memory.resolutions,
             reservations=memory.reservations,
-            running=tuple(job.task for job in self.jobs),
+            running={job.task: job.begun for job in self.jobs},
             avoid=frozenset(memory.avoid),
             done_lately=memory.done_lately,
         )
@@ -262,6 +264,7 @@ class Core:
         job = Job(
             task=task,
             transfer=Transfer(self._clock.monotonic, stage),
+            begun=self.steady,
             changes=self.memory.changes,
         )
         self.jobs.append(job)

@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from modelpack.digest import Digest
-from modelpack.prefetch.actions import Evict, Install, Pin, Scrub, Situation
+from modelpack.prefetch.actions import REPEAT_AFTER, Evict, Install, Pin, Scrub, Situation
 from modelpack.prefetch.budget import Holding, Ledger
 from modelpack.prefetch.config import ModelOptions
 from modelpack.prefetch.desired import kept, wanted
 from modelpack.prefetch.progress import Version
 from modelpack.prefetch.rollout import keeps_previous
-
-# A pin that has no effect, as on a runtime that has none, is repeated this rarely.
-REPEAT_AFTER = 300.0
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,8 +10,8 @@ from modelpack.prefetch.actions import Observation, Task
 from modelpack.prefetch.config import DaemonConfig, ModelOptions
 from modelpack.prefetch.desired import wanted
 from modelpack.prefetch.node import Resolution
-from modelpack.prefetch.planning import is_visible
 from modelpack.prefetch.progress import Progress, Reservation
+from modelpack.prefetch.readiness import is_visible
 from modelpack.prefetch.status import Totals
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from modelpack.digest import Digest
 from modelpack.prefetch import failures
 from modelpack.prefetch.actions import (
+    REPEAT_AFTER,
     Abandon,
     Evict,
     Install,
@@ -21,13 +22,12 @@ from modelpack.prefetch.actions import (
     Task,
 )
 from modelpack.prefetch.config import ModelOptions
-from modelpack.prefetch.holdings import REPEAT_AFTER
 from modelpack.prefetch.memory import Memory, baseline
 from modelpack.prefetch.node import used_bytes
 from modelpack.prefetch.performing import Outcome
-from modelpack.prefetch.planning import asked_reference
 from modelpack.prefetch.progress import DAY, Failure, LastTransfer, Progress, Version
 from modelpack.prefetch.quantities import show_duration
+from modelpack.prefetch.readiness import asked_reference
 from modelpack.prefetch.transfer import Snapshot
 from modelpack.reference import Reference
 

@@ -11,8 +11,8 @@ from modelpack.prefetch.config import ModelOptions
 from modelpack.prefetch.core import Core
 from modelpack.prefetch.holdings import claims, ledger_of
 from modelpack.prefetch.memory import Memory
-from modelpack.prefetch.planning import is_ready
 from modelpack.prefetch.progress import Progress
+from modelpack.prefetch.readiness import is_ready
 from modelpack.prefetch.status import BudgetStatus, ModelStatus, Stage
 from modelpack.prefetch.transfer import Snapshot
 

@@ -25,10 +25,10 @@ from modelpack.prefetch.actions import (
 )
 from modelpack.prefetch.config import ModelOptions
 from modelpack.prefetch.desired import wanted
-from modelpack.prefetch.holdings import REPEAT_AFTER, claims, ledger_of, pins
-from modelpack.prefetch.node import Installed
+from modelpack.prefetch.holdings import claims, ledger_of, pins
 from modelpack.prefetch.progress import Failure, Progress
 from modelpack.prefetch.quantities import show_duration, show_size
+from modelpack.prefetch.readiness import asked_reference, is_ready
 from modelpack.prefetch.rollout import Choice, choose, short
 from modelpack.prefetch.status import Stage
 from modelpack.prefetch.windows import is_open, next_opening
@@ -36,6 +36,8 @@ from modelpack.reference import Reference, RegistryReference
 
 # Look-ups are small; more at once would be a burst on the registry when a fleet starts.
 MAX_RESOLVES = 4
+# Less urgent models wait for so long that a more urgent one is looked up, so as not to take its room.
+_LOOKUP_PATIENCE = 10.0
 # A disk that was full has space again when it has this much more, or a part of what is needed.
 _MORE_SPACE = 16 * 2**20
 _MORE_SHARE = 20
@@ -46,43 +48,6 @@ _SPACE_AGAIN = 6 * 3600.0
 def plan(situation: Situation) -> Plan:
     """Return what to do now and where every model stands."""
     return _Planner(situation).run()
-
-
-def is_ready(progress: Progress, situation: Situation, reference: Reference) -> bool:
-    """Tell whether the adopted version of a model is on the node, sound and visible."""
-    found = situation.observation.find(progress.adopted)
-    if found is None or progress.version(progress.adopted) is None:
-        return False
-    return progress.damaged != progress.adopted and (
-        is_visible(found, reference) or _was_installed_lately(progress, situation)
-    )
-
-
-def is_visible(found: Installed, reference: Reference) -> bool:
-    """Tell whether a version can be mounted under a reference."""
-    tagged = reference.tag is not None and f"{reference.repository_name}:{reference.tag}"
-    by_digest = f"{reference.repository_name}@{found.digest}"
-    if reference.digest is None:
-        return tagged in found.names
-    return tagged in found.names or by_digest in found.names
-
-
-def asked_reference(model: ModelOptions) -> Reference:
-    """Return what is looked up for a model: its tag, or the version that it is to have."""
-    return model.reference if model.digest is None else model.reference.with_digest(model.digest)
-
-
-def _was_installed_lately(progress: Progress, situation: Situation) -> bool:
-    """Tell whether there is no point in installing again for the name's sake.
-
-    A kubelet that always pulls moves a tag back as often as it is moved here.
-    """
-    return any(
-        isinstance(task, Install)
-        and (task.name, task.digest) == (progress.name, progress.adopted)
-        and situation.steady - moment < REPEAT_AFTER
-        for task, moment in situation.done_lately.items()
-    )
 
 
 class _Planner:
@@ -102,6 +67,8 @@ class _Planner:
         self._installs = [task for task in situation.running if isinstance(task, Install)]
         self._resolves = sum(isinstance(task, Resolve) for task in situation.running)
         self._evicting = False
+        self._awaited: int | None = None
+        """The highest priority among models that are being looked up for the first time."""
 
     def run(self) -> Plan:
         self._stop_what_should_not_run()
@@ -152,7 +119,7 @@ class _Planner:
         elif choice.refused:
             return Verdict(stage=Stage.REFUSED, reason=choice.reason)
         if choice.target is None:
-            return self._unresolved(progress, choice)
+            return self._unresolved(model, progress, choice)
         return self._bring(model, progress, choice.target)
 
     def _resolve_if_due(self, model: ModelOptions, progress: Progress) -> None:
@@ -179,6 +146,19 @@ class _Planner:
     def _tasks(self) -> list[Action]:
         return [*self._situation.running, *self._actions]
 
+    def _await_lookup(self, model: ModelOptions) -> None:
+        """Have less urgent models wait if this one is just being looked up."""
+        since = max(
+            (
+                self._situation.running.get(task, self._situation.steady)
+                for task in self._tasks()
+                if isinstance(task, Resolve) and task.name == model.name
+            ),
+            default=None,
+        )
+        if since is not None and self._situation.steady - since < _LOOKUP_PATIENCE:
+            self._awaited = model.priority if self._awaited is None else self._awaited
+
     def _ready(self, progress: Progress, choice: Choice) -> Verdict:
         failure = progress.lookup
         if failure is None:
@@ -190,9 +170,10 @@ class _Planner:
         reason = f"{failure.reason}; {short(progress.adopted)} stays, {self._again(failure)}"
         return Verdict(stage=stage, reason=reason, next_steady=failure.next_steady)
 
-    def _unresolved(self, progress: Progress, choice: Choice) -> Verdict:
+    def _unresolved(self, model: ModelOptions, progress: Progress, choice: Choice) -> Verdict:
         if progress.lookup is not None:
             return self._failed(progress.lookup)
+        self._await_lookup(model)
         return Verdict(
             stage=Stage.PENDING, reason=choice.reason or self._trouble("to be looked up")
         )
@@ -230,6 +211,7 @@ class _Planner:
         if found is None:
             if situation.observation.trouble is None:
                 self._resolve(model.name, _with_digest(model.reference, target))
+                self._await_lookup(model)
             return Verdict(stage=Stage.PENDING, reason=self._trouble("to be looked up"))
         limit = self._config.bounds.model_size
         here = situation.observation.find(target) is not None and progress.damaged != target
@@ -274,6 +256,9 @@ class _Planner:
         """Promise disk to a version and bring it, or make room, or say what is short."""
         if not self._situation.is_settled or self._evicting:
             return Verdict(stage=Stage.PENDING, reason="waits for what is being done to the disk")
+        if self._awaited is not None and model.priority < self._awaited:
+            reason = "waits until more urgent models are looked up"
+            return Verdict(stage=Stage.PENDING, reason=reason)
         promised = self._ledger.reservations.get(target, 0)
         extra = max(0, need - promised)
         fit = budget.make_room(self._ledger, extra)

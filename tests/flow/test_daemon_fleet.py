@@ -10,6 +10,7 @@ from modelpack.digest import Digest
 from modelpack.errors import NetworkError, NotFoundError, SpaceError, UsageError
 from modelpack.prefetch.config import Bounds, Budget, Scrub
 from modelpack.prefetch.labels import Selector
+from modelpack.prefetch.performing import perform
 from modelpack.prefetch.rollout import position
 from modelpack.prefetch.status import Stage
 from modelpack.prefetch.windows import Window
@@ -600,6 +601,38 @@ def test_models_that_others_brought_are_not_ours_to_evict(registry):
     assert foreign in sim.node.here
     assert sim.visible() is not None
     assert sim.budget().used == 70
+
+
+def test_a_more_urgent_model_that_is_looked_up_later_gets_its_room(registry):
+    urgent = "registry.example/urgent:v1"
+    registry.push(urgent, {"u": 80})
+    sim = one_node(registry, model(), model(urgent, priority=5), limit=100)
+    late = []
+    # The look-up of the urgent one takes a while, in which the other is ready to begin.
+    for _ in range(20):
+        for job in sim.core.advance():
+            if getattr(job.task, "name", "") == urgent and not late:
+                late.append(job)
+                continue
+            sim.core.finish(job, perform(job.task, sim.tools(), job.transfer))
+        sim.clock.advance(0.1)
+    assert sim.visible() is None
+    assert sim.statuses()[1].reason == "waits until more urgent models are looked up"
+    sim.core.finish(late[0], perform(late[0].task, sim.tools(), late[0].transfer))
+    sim.settle()
+    assert sim.visible(urgent) is not None
+    assert sim.statuses()[1].stage == Stage.INSUFFICIENT_SPACE
+
+
+def test_a_look_up_that_hangs_does_not_hold_less_urgent_models_for_long(registry):
+    urgent = "registry.example/urgent:v1"
+    sim = one_node(registry, model(), model(urgent, priority=5))
+    for _ in range(40):
+        for job in sim.core.advance():
+            if getattr(job.task, "name", "") != urgent:
+                sim.core.finish(job, perform(job.task, sim.tools(), job.transfer))
+        sim.clock.advance(0.5)
+    assert sim.visible() is not None
 
 
 def test_a_more_urgent_model_takes_the_place_of_what_only_began(registry):
