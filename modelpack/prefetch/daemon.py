@@ -232,8 +232,12 @@ class Daemon:
 
     def _apply(self, config: DaemonConfig) -> None:
         if config.network != self.config.network:
-            node = self._open_node(config.runtime, config.network)
-            self._tools = replace(self._tools, node=node)
+            try:
+                node = self._open_node(config.runtime, config.network)
+            except ModelpackError as error:
+                _logger.error("registries are reached as before: %s", error)  # noqa: TRY400
+            else:
+                self._tools = replace(self._tools, node=node)
         self._tools.scrub_limiter.set_rate(config.scrub.rate)
         with self._lock:
             self.config = config
