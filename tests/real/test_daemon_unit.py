@@ -5,13 +5,12 @@ systemd does to the process all that the unit says: what works here works with t
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import programs
-from tests.support.command import PROGRAM, Command
+from tests.support.command import Command
 from tests.support.importing import assert_mounts, build_shards, clean_node, reference_for
 from tests.support.servers import wait_until
 from tests.support.systemd import Systemd
@@ -25,15 +24,6 @@ CONFIG = ROOT / "examples/systemd/modelpack-daemon.yaml"
 EXPOSURE = 17
 READY_SECONDS = 60
 
-# What a node of its own has where the tests have it elsewhere: containerd, Python, this package.
-DROP_IN = """
-[Service]
-ReadWritePaths={root}
-BindPaths={directory}
-BindReadOnlyPaths={prefix} {checkout}
-ProtectHome=tmpfs
-"""
-
 
 @pytest.fixture
 def node(containerd_node):
@@ -44,11 +34,8 @@ def node(containerd_node):
 @pytest.fixture
 def systemd(tmp_path, node):
     with Systemd(tmp_path) as systemd:
-        paths = {"prefix": sys.base_prefix, "checkout": PROGRAM.parents[1]}
-        places = DROP_IN.format(root=node.root, directory=node.directory, **paths)
-        systemd.write("/usr/local/bin/modelpack", f'#!/bin/sh\nexec {PROGRAM} "$@"\n', 0o755)
+        systemd.add_modelpack(node)
         systemd.write("/etc/systemd/system/modelpack-daemon.service", UNIT.read_text())
-        systemd.write("/etc/systemd/system/modelpack-daemon.service.d/test.conf", places)
         yield systemd
 
 

@@ -10,15 +10,27 @@ that a test writes exist. Needs root.
 """
 
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Self
 
+from tests.support.command import PROGRAM
+from tests.support.node import Node
 from tests.support.programs import ProgramError
 from tests.support.servers import STOP_SECONDS, Server, wait_until
 
+# What a node of its own has where the tests have it elsewhere: containerd, Python, this package.
+_DROP_IN = """
+[Service]
+ReadWritePaths={root}
+BindPaths={directory}
+BindReadOnlyPaths={prefix} {checkout}
+ProtectHome=tmpfs
+"""
 _COPIES = ("/etc/", "/usr/local/", "/opt/")
 # Those that services depend on, with nothing in them: nothing of the machine is started.
 _TARGETS = "sysinit basic multi-user network-online shutdown"
@@ -82,6 +94,18 @@ class Systemd(Server):
         """Write a file that only systemd and what it starts see; below /etc, /usr/local or /opt."""
         assert path.startswith(_COPIES), path
         self.sh(f'mkdir -p "{Path(path).parent}"; cat > "{path}"; chmod {mode:o} "{path}"', text)
+
+    def add_program(self, name: str, *argv: str) -> None:
+        """Make a command in /usr/local/bin of a longer one."""
+        text = f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n'
+        self.write(f"/usr/local/bin/{name}", text, 0o755)
+
+    def add_modelpack(self, node: Node) -> None:
+        """Have modelpack where its unit expects it, and let the unit reach a node of the tests."""
+        self.add_program("modelpack", str(PROGRAM))
+        places = {"root": node.root, "directory": node.directory}
+        text = _DROP_IN.format(prefix=sys.base_prefix, checkout=PROGRAM.parents[2], **places)
+        self.write("/etc/systemd/system/modelpack-daemon.service.d/tests.conf", text)
 
     def sh(self, script: str, stdin: str = "", *, check: bool = True, timeout: float = 60) -> str:
         """Run a shell script where systemd is, and return what it printed.
