@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -276,3 +277,32 @@ def test_each_signer_counts_once():
     assert count([theirs], [TEAM]) == ()
     assert count([check(SBOM)], [TEAM]) == ()
     assert count([check(b"")], [TEAM]) == ()
+
+
+def test_no_key_takes_a_signature_of_another_kind():
+    """Whatever hint it comes with, and whichever scheme a key would try."""
+    made = {kind: PrivateKey.generate(kind) for kind in ("ecdsa-p256", "ecdsa-p384", "ed25519")}
+    made["rsa-3072"] = PrivateKey.generate("rsa-3072")
+    for ours, victim in itertools.permutations(made.values(), 2):
+        signer = KeySigner(name="victim", key=victim.public_key)
+        for hint in (victim.public_key.cosign_hint, victim.public_key.oms_hint, ""):
+            raw = bundle(statement.signature_statement(DIGEST), ours, hint=hint)
+            assert not check(raw, [signer]).ok
+        assert not simple(simplesigning.sign(NAME, DIGEST, ours), [signer]).ok
+
+
+def test_no_signature_of_one_form_is_one_of_another():
+    said = statement.signature_statement(DIGEST)
+    older = simplesigning.sign(NAME, DIGEST, KEY)
+    # The envelope's signature is over its encoding, which is no payload of the older form.
+    encoded = dsse.pae(dsse.IN_TOTO, said)
+    taken = simplesigning.SimpleSignature(payload=encoded, signature=KEY.sign(encoded))
+    assert "not valid JSON" in simple(taken).detail
+    # And the older form's payload, put into an envelope with its signature, is not what was signed.
+    envelope = dsse.Envelope(
+        payload_type=dsse.IN_TOTO,
+        payload=older.payload,
+        signatures=(dsse.EnvelopeSignature(value=older.signature),),
+    )
+    raw = key_bundle(envelope, KEY.public_key.cosign_hint)
+    assert "not by team.pub" in check(raw).detail
