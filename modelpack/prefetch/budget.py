@@ -63,12 +63,17 @@ class Ledger:
         return tuple(sorted(loose, key=lambda one: (one.wanted, one.last_use, str(one.digest))))
 
     @cached_property
-    def loose_bytes(self) -> int:
+    def loose(self) -> "Freed":
         """What evicting all of that would free."""
         kept = {part.key for one in self.holdings if one.protected for part in one.parts}
-        kept |= self.foreign
-        sizes = {part.key: part.bytes for one in self.candidates for part in one.parts}
-        return sum(size for key, size in sizes.items() if key not in kept)
+        sizes = {
+            part.key: part.bytes
+            for one in self.candidates
+            for part in one.parts
+            if part.key not in kept
+        }
+        shared = sum(size for key, size in sizes.items() if key in self.foreign)
+        return Freed(budget=sum(sizes.values()), disk=sum(sizes.values()) - shared)
 
     @property
     def pending(self) -> int:
@@ -83,8 +88,17 @@ class Ledger:
     @property
     def room(self) -> int:
         """How much more may be promised; negative when there is too much already."""
-        promised = self.pending - self.unfinished
-        return min(self.limit - self.committed, self.free - self.min_free - promised)
+        return min(self.budget_room, self.disk_room)
+
+    @property
+    def budget_room(self) -> int:
+        """How much more the budget allows."""
+        return self.limit - self.committed
+
+    @property
+    def disk_room(self) -> int:
+        """How much more the file system can take."""
+        return self.free - self.min_free - (self.pending - self.unfinished)
 
     def without(self, evicted: Collection[Digest]) -> "Ledger":
         """Return the ledger as it would be without some versions."""
@@ -98,6 +112,19 @@ class Ledger:
             if part.key not in kept
         }
         return replace(self, free=self.free + sum(gone.values()), holdings=rest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Freed:
+    """What evictions free, or must free."""
+
+    budget: int = 0
+    disk: int = 0
+    """Less than of the budget where others have parts, too, which stay."""
+
+    def covers(self, other: "Freed") -> bool:
+        """Tell whether it is enough."""
+        return self.budget >= other.budget and self.disk >= other.disk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,10 +156,11 @@ def make_room(ledger: Ledger, need: int) -> Fit:
     Above the high watermark it is more than that, down to the low one, as far as that goes.
     """
     tally = _Tally(ledger)
-    if not tally.evict_until(need - ledger.room):
+    missing = Freed(budget=need - ledger.budget_room, disk=need - ledger.disk_room)
+    if not tally.evict_until(missing):
         return Fit(fits=False, reason=_shortage(ledger, need))
-    if ledger.committed - tally.freed + need > ledger.high:
-        tally.evict_more(ledger.committed + need - ledger.low)
+    if ledger.committed - tally.freed.budget + need > ledger.high:
+        tally.evict_more(Freed(budget=ledger.committed + need - ledger.low, disk=missing.disk))
     return Fit(fits=True, evict=tuple(one.digest for one in tally.evicted))
 
 
@@ -141,7 +169,9 @@ def relieve(ledger: Ledger) -> tuple[Digest, ...]:
     if ledger.committed <= ledger.high and ledger.room >= 0:
         return ()
     tally = _Tally(ledger)
-    surplus = max(ledger.committed - ledger.low, -ledger.room)
+    surplus = Freed(
+        budget=max(ledger.committed - ledger.low, -ledger.budget_room), disk=-ledger.disk_room
+    )
     if not tally.evict_until(surplus):
         tally.evict_more(surplus)
     return tuple(one.digest for one in tally.evicted)
@@ -153,35 +183,33 @@ class _Tally:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.evicted: list[Holding] = []
-        self.freed = 0
+        self.freed = Freed()
 
     @cached_property
     def _holders(self) -> Counter[str]:
         return Counter(part.key for one in self._ledger.holdings for part in set(one.parts))
 
-    def evict_until(self, enough: int) -> bool:
+    def evict_until(self, enough: Freed) -> bool:
         """Evict in order until that much is freed, and spare what did not help; or evict nothing."""
-        if enough <= 0:
+        if self.freed.covers(enough):
             return True
-        if self._ledger.loose_bytes < enough:
+        if not self._ledger.loose.covers(enough):
             return False
         for one in self._ledger.candidates:
             self._evict(one)
-            if self.freed >= enough:
+            if self.freed.covers(enough):
                 break
         for one in self.evicted[-2::-1]:
-            freed = self.freed
             self._spare(one)
-            if self.freed < enough:
+            if not self.freed.covers(enough):
                 self._evict(one)
-                assert self.freed == freed
         self.evicted.sort(key=self._ledger.candidates.index)
         return True
 
-    def evict_more(self, enough: int) -> None:
+    def evict_more(self, enough: Freed) -> None:
         """Go on until that much is freed, or nothing more can be."""
         for one in self._ledger.candidates:
-            if self.freed >= enough:
+            if self.freed.covers(enough):
                 return
             if one not in self.evicted:
                 freed = self.freed
@@ -193,24 +221,27 @@ class _Tally:
         self.evicted.append(one)
         for part in set(one.parts):
             self._holders[part.key] -= 1
-            if not self._holders[part.key] and part.key not in self._ledger.foreign:
-                self.freed += part.bytes
+            if not self._holders[part.key]:
+                self._count(part, part.bytes)
 
     def _spare(self, one: Holding) -> None:
         self.evicted.remove(one)
         for part in set(one.parts):
-            if not self._holders[part.key] and part.key not in self._ledger.foreign:
-                self.freed -= part.bytes
+            if not self._holders[part.key]:
+                self._count(part, -part.bytes)
             self._holders[part.key] += 1
+
+    def _count(self, part: Part, size: int) -> None:
+        disk = 0 if part.key in self._ledger.foreign else size
+        self.freed = Freed(budget=self.freed.budget + size, disk=self.freed.disk + disk)
 
 
 def _shortage(ledger: Ledger, need: int) -> str:
     kept = sum(one.protected for one in ledger.holdings)
-    stays = ledger.used - ledger.loose_bytes
-    best = ledger.room + ledger.loose_bytes
-    promised = ledger.pending - ledger.unfinished
-    disk = ledger.free + ledger.loose_bytes - ledger.min_free - promised
-    if disk <= ledger.limit - stays - ledger.pending:
+    stays = ledger.used - ledger.loose.budget
+    best = ledger.budget_room + ledger.loose.budget
+    disk = ledger.disk_room + ledger.loose.disk
+    if disk <= best:
         spare = f", {show_size(ledger.min_free)} of which stay free" if ledger.min_free else ""
         return (
             f"it needs {show_size(need)} more; the disk has {show_size(ledger.free)} left{spare}, "
