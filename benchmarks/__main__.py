@@ -204,7 +204,8 @@ def main() -> int:
     chosen = [
         item for item in SCENARIOS if (item.name in only if only else item.quick or not quick)
     ]
-    if unknown := only - {item.name for item in SCENARIOS}:
+    names = {item.name for item in SCENARIOS} | {"cold", "upgrade", "ten"}
+    if unknown := only - names:
         parser.error(f"no scenario {', '.join(sorted(unknown))}")
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -214,7 +215,7 @@ def main() -> int:
     if arguments.mode == "node":
         from benchmarks import node  # noqa: PLC0415 - gRPC and root are for this mode alone
 
-        return node.run(work, arguments.results, fill=not arguments.no_fill)
+        return node.run(work, arguments.results, only, fill=not arguments.no_fill)
     outcomes = []
     (work / "registry").mkdir(exist_ok=True)
     shutil.rmtree(work / "registry" / "data", ignore_errors=True)

@@ -81,6 +81,7 @@ class NodeBench:
         for turn in range(scenario.repeats + 1):
             for name, pull in sides.items():
                 sample = self._once(scenario, pull)
+                print(f"  {name}: {sample.seconds:.2f} s", file=sys.stderr, flush=True)
                 if turn:
                     outcome.samples.setdefault(name, []).append(sample)
         return outcome
@@ -120,8 +121,8 @@ def _at_once(pull: Callable[[str], object], references: Sequence[str]) -> None:
         thread.join()
 
 
-def run(work: Path, results: Path, *, fill: bool) -> int:
-    """Make the models, run every scenario, write the report; return the exit status."""
+def run(work: Path, results: Path, only: set[str], *, fill: bool) -> int:
+    """Make the models, run the scenarios, write the report; return the exit status."""
     shutil.rmtree(work / "node", ignore_errors=True)
     shutil.rmtree(work / "registry", ignore_errors=True)
     for name in ("node", "registry"):
@@ -130,15 +131,18 @@ def run(work: Path, results: Path, *, fill: bool) -> int:
     outcomes = []
     with DockerRegistry(work / "registry") as registry, _node(work / "node", registry) as node:
         bench = NodeBench(node, filler)
-        for scenario, size in _scenarios(work / "models", registry.host):
+        for scenario, size in _scenarios(work / "models", registry.host, only):
             print(f"… {scenario.title}", file=sys.stderr, flush=True)
             outcomes.append(bench.run(scenario, size))
-    page = markdown(outcomes, measure.machine())
-    print(page)
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "node.md").write_text(page)
-    (results / "node.json").write_text(as_json(outcomes, measure.machine()))
+            _write(outcomes, results)
+    print(markdown(outcomes, measure.machine()))
     return 0
+
+
+def _write(outcomes: Sequence[Outcome], results: Path) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "node.md").write_text(markdown(outcomes, measure.machine()))
+    (results / "node.json").write_text(as_json(outcomes, measure.machine()))
 
 
 @contextmanager
@@ -147,47 +151,55 @@ def _node(directory: Path, registry: DockerRegistry) -> Iterator[Node]:
         yield node
 
 
-def _scenarios(models: Path, host: str) -> Iterator[tuple[Scenario, int]]:
-    large = sharded_model(models / "four", shards=4, shard_bytes=512 * MIB)
-    yield (
-        Scenario(
-            name="node-cold",
-            title="Cold start to a mounted, readable ImageVolume, 4 files of 512 MiB",
-            references=(_push(large, f"{host}/bench/four:v1"),),
-        ),
-        _size(large),
+def _scenarios(models: Path, host: str, only: set[str]) -> Iterator[tuple[Scenario, int]]:
+    """Yield the scenarios, their models made and pushed, with the models' sizes."""
+    for make in (_cold, _upgrade, _ten):
+        if not only or make.__name__.strip("_") in only:
+            yield make(models, host)
+
+
+def _cold(models: Path, host: str) -> tuple[Scenario, int]:
+    model = sharded_model(models / "quarter", shards=4, shard_bytes=256 * MIB)
+    scenario = Scenario(
+        name="node-cold",
+        title="Cold start to a mounted, readable ImageVolume, 4 files of 256 MiB",
+        references=(_push(model, f"{host}/bench/cold:v1"),),
     )
-    old = sharded_model(models / "quarter", shards=4, shard_bytes=256 * MIB)
-    new = changed_copy(old, models / "quarter-changed", 0.05)
-    yield (
-        Scenario(
-            name="node-upgrade",
-            title="The same of a version with 5 % of the tensors changed, the earlier one there, "
-            "4 files of 256 MiB",
-            references=(_push(new, f"{host}/bench/quarter:v2"),),
-            before=_push(old, f"{host}/bench/quarter:v1"),
-        ),
-        _size(new),
+    return scenario, _size(model)
+
+
+def _upgrade(models: Path, host: str) -> tuple[Scenario, int]:
+    old = sharded_model(models / "eighth", shards=4, shard_bytes=160 * MIB)
+    new = changed_copy(old, models / "eighth-changed", 0.05)
+    scenario = Scenario(
+        name="node-upgrade",
+        title="The same of a version with 5 % of the tensors changed, the earlier one there, "
+        "4 files of 160 MiB",
+        references=(_push(new, f"{host}/bench/upgrade:v2"),),
+        before=_push(old, f"{host}/bench/upgrade:v1"),
     )
-    small = [
-        sharded_model(models / f"ten-{number}", shards=1, shard_bytes=(96 + number) * MIB)
+    return scenario, _size(new)
+
+
+def _ten(models: Path, host: str) -> tuple[Scenario, int]:
+    made = [
+        sharded_model(models / f"ten-{number}", shards=1, shard_bytes=(64 + number) * MIB)
         for number in range(_AT_ONCE)
     ]
-    yield (
-        Scenario(
-            name="node-ten",
-            title="Ten models of some 100 MiB at once, in one container",
-            references=tuple(
-                _push(model, f"{host}/bench/ten-{number}:v1") for number, model in enumerate(small)
-            ),
-            repeats=2,
+    scenario = Scenario(
+        name="node-ten",
+        title="Ten models of some 64 MiB at once, in one container",
+        references=tuple(
+            _push(model, f"{host}/bench/ten-{number}:v1") for number, model in enumerate(made)
         ),
-        sum(map(_size, small)),
+        repeats=2,
     )
+    return scenario, sum(map(_size, made))
 
 
 def _push(model: Path, reference: str) -> str:
-    subprocess.run([MODELPACK, "push", str(model), reference, "-q"], check=True)
+    argv = [MODELPACK, "push", str(model), reference, "-q"]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     return reference
 
 

@@ -12,13 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
 from tests.support.command import PROGRAM, Command
-from tests.support.node import Node
 from tests.support.servers import Server, free_port, wait_until
+
+if TYPE_CHECKING:
+    from tests.support.node import Node
 
 # A model of some megabytes takes a second; a machine that also runs everything else, longer.
 STAGE_SECONDS = 60
@@ -32,13 +34,17 @@ class DaemonProcess(Server):
     def __init__(
         self,
         directory: Path,
-        node: Node,
+        node: "Node | None" = None,
         *,
         models: list[dict[str, Any]],
         env: dict[str, str] | None = None,
         **settings: Any,
     ):
-        """``settings`` are members of the configuration besides the usual ones."""
+        """``settings`` are members of the configuration besides the usual ones.
+
+        Without a ``node``, ``runtime`` must be among them.
+        """
+        address = str(node.socket) if node else ""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.port = free_port()
@@ -47,7 +53,7 @@ class DaemonProcess(Server):
             "store": str(directory / "store"),
             "budget": "1Gi",
             "listen": f"127.0.0.1:{self.port}",
-            "runtime": {"kind": "containerd", "address": str(node.socket), "hostRoot": "/"},
+            "runtime": {"kind": "containerd", "address": address, "hostRoot": "/"},
             "retry": RETRY,
             "node": {"name": "node-of-the-tests"},
             "models": models,
