@@ -271,7 +271,7 @@ def _key(model: str, name: str) -> str:
 def _has_data(path: str) -> bool:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return has_data(fd, 0, os.fstat(fd).st_size)
+        return has_data(fd)
     finally:
         os.close(fd)
 

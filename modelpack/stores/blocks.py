@@ -48,15 +48,21 @@ def sync_file_system(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def has_data(fd: int, start: int = 0, length: int = 1) -> bool:
-    """Tell whether a file may hold ``length`` written bytes at or after ``start``.
-
-    False says that a hole, or space that was only allocated, reaches from ``start`` to the end or
-    past ``start + length``.
-    """
+def has_data(fd: int) -> bool:
+    """Tell whether anything in a file may have been written; False is certain."""
     try:
-        return os.lseek(fd, start, os.SEEK_DATA) < start + length
+        return os.lseek(fd, 0, os.SEEK_DATA) >= 0
     except OSError as error:
-        if error.errno == errno.ENXIO:  # only a hole from here to the end
+        if error.errno == errno.ENXIO:  # a hole, or space that was only allocated, to the end
             return False
         raise
+
+
+def is_written(fd: int, start: int, length: int) -> bool:
+    """Tell whether all of a range may have been written; False says that a part was not.
+
+    Allocated space counts as a hole until it is written or, unfortunately, read: a page of zeros
+    in the cache is data to Linux. So all of the range is asked about, or looking at one part of a
+    file would make the next look written, too.
+    """
+    return os.lseek(fd, start, os.SEEK_HOLE) >= start + length

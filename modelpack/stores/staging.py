@@ -27,7 +27,7 @@ from modelpack.digest import chunk_hash
 from modelpack.errors import SpaceError
 from modelpack.events import Moved, Observer
 from modelpack.plan import ChunkMap
-from modelpack.stores.blocks import allocate, has_data, sync_file_system, write_back
+from modelpack.stores.blocks import allocate, is_written, sync_file_system, write_back
 from modelpack.stores.files import mapped_errors, sync_directory
 
 _logger = logging.getLogger(__name__)
@@ -284,7 +284,7 @@ class Staging:
         """Tell whether a chunk that the journal does not list is there all the same."""
         start = self._index.offsets[chunk]
         length = self._index.lengths[chunk]
-        if not has_data(fd, start, length):
+        if not is_written(fd, start, length):
             return False
         return chunk_hash(os.pread(fd, length, start)) == self._index.hash_of(chunk)
 
