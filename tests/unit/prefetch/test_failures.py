@@ -1,7 +1,7 @@
 """Kinds of failures, and when the next try is."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack import errors
@@ -31,6 +31,7 @@ def test_the_kind_of_an_error(error, kind):
     assert kind in KINDS
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.floats(0, 1), st.sampled_from(KINDS))
 def test_a_delay_is_within_bounds(attempts, jitter, kind):
     assert 5 <= delay(attempts, first=10, longest=600, jitter=jitter, kind=kind) <= 600

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelpack.digest import Digest
@@ -149,7 +149,7 @@ def of(found, kind):
 
 
 @given(situations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_plan_is_within_bounds(situation):
     found = plan(situation)
     config, seen = situation.config, situation.observation

@@ -6,7 +6,7 @@ import logging
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelpack.digest import Digest
@@ -239,7 +239,7 @@ progresses = st.builds(
 
 
 @given(progresses)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_progress_survives_json(progress):
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
