@@ -44,3 +44,19 @@ def test_without_a_rate_nothing_waits():
 )
 def test_pieces_are_small_at_low_rates(rate, piece):
     assert RateLimiter(rate).piece(1 << 20) == piece
+
+
+def test_a_rate_can_change_while_it_is_used():
+    time = Time()
+    limiter = RateLimiter(1_000_000, clock=time.clock, sleep=time.sleep)
+    limiter.take(1_000_000)
+    limiter.set_rate(100_000)
+    assert limiter.rate == 100_000
+    started = time.now
+    limiter.take(1_000_000)
+    assert time.now - started == pytest.approx(10.0, abs=0.3)
+    limiter.set_rate(None)
+    started = time.now
+    limiter.take(10**12)
+    assert time.now == started
+    assert limiter.piece(1 << 20) == 1 << 20
