@@ -87,6 +87,11 @@ class Store:
                     return State.from_json(value)
             except FormatError as error:
                 self._set_aside(name, error)
+        if self.warnings:
+            self._warn(
+                "nothing is remembered any more: models here that are wanted are taken up again, "
+                "others that this daemon brought it leaves alone; remove those by hand"
+            )
         return State()
 
     def save(self, state: State) -> None:
@@ -162,5 +167,8 @@ class Store:
                 sync_directory(self.path)
         except ModelpackError as trouble:
             message = str(trouble)
+        self._warn(message)
+
+    def _warn(self, message: str) -> None:
         _logger.warning("%s", message)
         self.warnings.append(message)

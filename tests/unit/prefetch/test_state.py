@@ -115,7 +115,9 @@ def test_when_both_are_damaged_it_begins_anew(tmp_path):
         for name in ("state.json", "state.before.json"):
             (store.path / name).write_text("x")
         assert store.load() == State()
-        assert len(store.warnings) == 2
+        assert [warning.split()[-1] for warning in store.warnings] == [
+            *("state.json.damaged-0", "state.before.json.damaged-0", "hand"),
+        ]
 
 
 def test_files_that_were_set_aside_do_not_pile_up(tmp_path):
