@@ -33,7 +33,7 @@ from modelpack.prefetch.picture import budget_status, model_statuses
 from modelpack.prefetch.progress import State
 from modelpack.ratelimit import RateLimiter
 from modelpack.reference import parse_reference
-from tests.support.memorynode import CrashError
+from tests.support.memorynode import CrashError, MemoryNode
 
 REFERENCE = "registry.example/team/model:v1"
 
@@ -241,3 +241,9 @@ class _Gate:
 
     def taken(self):
         pass
+
+
+def one_node(registry, *models, disk=10**6, clock=None, **options):
+    """Return a node that should have some models, or the usual one."""
+    node = MemoryNode(registry, disk=disk)
+    return Sim(configuration(*(models or (model(),)), **options), node, clock or Clock())
