@@ -9,7 +9,7 @@ import os
 import struct
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -32,6 +32,8 @@ from modelpack.tensors import probe
 # Blocks are hashed by two threads at once; smaller ones are not worth handing over.
 _BLOCK_BYTES = 4 * 1024 * 1024
 _HAND_OVER_BYTES = 256 * 1024
+# Between two reports of what was hashed; a fraction of a second on any disk.
+_TELL_BYTES = 64 * 1024 * 1024
 # Changes whenever the same bytes would get other chunks or another layer.
 _CACHE_VERSION = b"layer-1"
 # File systems stamp times from a clock that ticks every few milliseconds.
@@ -101,9 +103,14 @@ def _hash_layer(
     chunks = []
     for frame, file in zip(frames, files, strict=False):
         tar.update(frame)
-        chunks.append(_hash_file(file, tar, buffers, helpers))
-        observer(Hashed(item=title, size=len(frame) + file.size))
+
+        def hashed(size: int) -> None:
+            observer(Hashed(item=title, size=size))
+
+        hashed(len(frame))
+        chunks.append(_hash_file(file, tar, buffers, helpers, hashed))
     tar.update(frames[-1])
+    observer(Hashed(item=title, size=len(frames[-1])))
     return Digest("sha256", tar.hexdigest()), tuple(chunks)
 
 
@@ -112,6 +119,7 @@ def _hash_file(
     tar: Hasher,
     buffers: tuple[memoryview, memoryview],
     helpers: Executor,
+    hashed: Callable[[int], None],
 ) -> FileChunks:
     region = FileRegion(file.source, file.size)
     fd = region.open()
@@ -120,7 +128,7 @@ def _hash_file(
         marker = _ChunkMarker(lengths)
         whole = blake3()
         pending: Future[object] | None = None
-        offset = 0
+        offset = told = 0
         turn = 0
         while offset < file.size:
             buffer = buffers[turn][: min(_BLOCK_BYTES, file.size - offset)]
@@ -137,6 +145,9 @@ def _hash_file(
             marker.update(block)
             offset += count
             turn ^= 1
+            if offset - told >= _TELL_BYTES or offset == file.size:
+                hashed(offset - told)
+                told = offset
         if pending is not None:
             pending.result()
         if identity_of(os.fstat(fd)) != file.identity:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 # The rate shown is that of the last few seconds.
 _RATE_SECONDS = 3.0
+# From fewer bytes than these nobody can tell how long the rest takes.
+_TELLING_BYTES = 4 * 1024 * 1024
 # More bars than this push the total off a small terminal.
 _MAX_BARS = 8
 
@@ -97,8 +99,12 @@ class _Tally:
         """Say where the transfer stands, for people."""
         done = self.moved + self.reused
         parts = [f"{human_bytes(done)} of {human_bytes(self.total)}"]
+        hashing = 0 < self.hashed < self.total
+        if hashing:
+            parts.append(f"{human_bytes(self.hashed)} hashed")
         rate = self.rate()
-        if rate:
+        # the small files that are sent while the first large one is hashed say nothing of the rest
+        if rate and not (hashing and self.moved < _TELLING_BYTES):
             left = max(0, self.total - done) / rate
             parts.append(f"{human_bytes(rate)}/s, {_duration(left)} left")
         if self.reused:
