@@ -89,6 +89,18 @@ _RATE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>[kKmMgG]?)(i?[bB])
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
+def path(text: str) -> Path:
+    """Return the path that an argument names.
+
+    Raises:
+        UsageError: it is empty, as an unset variable of a shell is. It would name the directory
+            that the command happens to run in.
+    """
+    if not text:
+        raise UsageError("the name of a directory is empty; the one you are in is '.'")
+    return Path(text)
+
+
 def connection_options(
     *,
     plain_http: bool = False,

@@ -19,7 +19,9 @@ def pull_command(
     ],
     destination: Annotated[
         Path | None,
-        typer.Argument(metavar="DEST", help="The directory to bring to that state."),
+        typer.Argument(
+            metavar="DEST", help="The directory to bring to that state.", parser=options.path
+        ),
     ] = None,
     *,
     include: options.Include = None,

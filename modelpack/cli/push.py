@@ -15,7 +15,9 @@ from modelpack.cli.sbom import read_supplement
 
 
 def push_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The model's directory.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The model's directory.", parser=options.path)
+    ],
     reference: Annotated[
         str, typer.Argument(metavar="REF", help="HOST/NAME:TAG, or oci:PATH:TAG on disk.")
     ],

@@ -64,6 +64,14 @@ def test_without_a_verb_help_is_shown(run, words):
     assert "\nCommands:\n" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("push", "", "oci:store:v1"), ("pull", "oci:store:v1", "")])
+def test_an_unset_variable_is_not_the_directory_one_is_in(run, model, arguments):
+    assert run("push", model, "oci:store:v1").returncode == 0
+    before = read_tree(model.parent)
+    failed(run(*arguments), 2, "the name of a directory is empty")
+    assert read_tree(model.parent) == before
+
+
 def test_a_verb_that_is_nearly_one(run):
     failed(run("pul"), 2, "No such command 'pul'", "Did you mean 'pull'?")
 
