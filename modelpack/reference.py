@@ -186,7 +186,7 @@ def _parse_layout(text: str, rest: str, digest: Digest | None) -> LayoutReferenc
 
 def _parse_registry(text: str, rest: str, digest: Digest | None) -> RegistryReference:
     if "://" in rest:
-        raise UsageError(f"reference {text[:200]!r} is not a URL: write it without the scheme")
+        raise UsageError(f"reference {text[:200]!r} is a URL; write it without the scheme")
     registry, slash, name = rest.partition("/")
     match = _HOST.match(registry)
     looks_like_host = match and ("." in registry or ":" in registry or registry == "localhost")

@@ -12,6 +12,7 @@ from modelpack.errors import AuthError, NotFoundError
 from modelpack.reference import split_host_port
 from modelpack.registry.client import RegistryClient
 from modelpack.registry.credentials import Credentials, remove_credentials, store_credentials
+from modelpack.registry.errors import login_hint
 from modelpack.registry.options import ConnectionOptions
 
 
@@ -32,8 +33,10 @@ def login(registry: str, credentials: Credentials, options: ConnectionOptions | 
     try:
         client.request("GET", "", what=f"login to {registry}")
     except AuthError as error:
+        # its advice is to do what was just done
+        said = str(error).removesuffix(f"; {login_hint(registry, logged_in=True)}")
         raise AuthError(
-            f"{registry} refused the login; check user name and password ({error})"
+            f"{registry} refused the login; check user name and password ({said})"
         ) from error
     except NotFoundError as error:
         raise NotFoundError(f"{registry} is not a registry (it has no /v2/)") from error

@@ -66,7 +66,7 @@ def test_good(text, expected):
         ("a..example/a", "does not start with a registry host"),
         ("user@host.example/a", "does not start with a registry host"),
         ("user:pw@host.example/a", "does not start with a registry host"),
-        ("http://r.example/a", "is not a URL"),
+        ("http://r.example/a", "is a URL"),
         ("localhost", "does not start with a registry host"),
         ("r.example/", "is not a repository name"),
         ("r.example/A", "is not a repository name"),

@@ -41,6 +41,7 @@ def test_a_refused_login_is_not_stored(options, auth):
         with pytest.raises(AuthError, match="refused the login") as caught:
             login(registry.host, Credentials(username="ada", password="guess"), options)
         assert "guess" not in str(caught.value)
+        assert "modelpack login" not in str(caught.value)  # which was just done
         assert not options.auth_file.exists()
 
 
