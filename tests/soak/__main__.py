@@ -175,7 +175,11 @@ def _run(soak: Soak, minutes: float, seed: int) -> dict[str, Any]:
 def _settle(soak: Soak, checker: Checker) -> None:
     """Stop disturbing: the daemon must finish alone, and leave nothing unfinished."""
     soak.world.registry.faults.clear()
-    wanted = [{"name": name, "ref": soak.world.reference(name)} for name in NAMES[:2]]
+    for name in NAMES[:2]:
+        soak.world.move_to_newest(name)
+    wanted = [
+        {"name": name, "ref": soak.world.reference(name), "resolve": "10s"} for name in NAMES[:2]
+    ]
     soak.daemon.reload(models=wanted, limitRate=None)
     try:
         soak.daemon.wait_until_idle(180)

@@ -76,10 +76,14 @@ class World:
         ]
 
     def move_tag(self, chance: random.Random) -> None:
-        """Point a model's tag at another of its versions."""
+        """Point a model's tag at another of its versions; going back, the policy refuses."""
         name = chance.choice(NAMES)
         version = f"v{chance.randrange(VERSIONS)}"
         modelpack.copy(self.reference(name, version), self.reference(name))
+
+    def move_to_newest(self, name: str) -> None:
+        """Point a model's tag at its last version, which the policy's rule against going back takes."""
+        modelpack.copy(self.reference(name, f"v{VERSIONS - 1}"), self.reference(name))
 
     def fault(self, chance: random.Random) -> None:
         """Have some of the next requests go wrong."""
