@@ -208,7 +208,8 @@ class DaemonStatus:
         """Why the node is not ready, a line each; empty when it is.
 
         It is once the runtime answers and no wanted model is still on its first way here. A model
-        that was refused, failed or does not fit is reported, but does not keep others waiting.
+        that was refused, failed or does not fit is reported, but does not keep others waiting; nor
+        does it when it is tried again, or a registry that is down would have the node come and go.
         """
         if self.stopping:
             return ("the daemon is stopping",)
@@ -217,14 +218,13 @@ class DaemonStatus:
             f"{model.name}: {model.stage}"
             for model in self.models
             if model.digest is None
-            and model.stage
-            in {
-                Stage.PENDING,
-                Stage.RESOLVING,
-                Stage.VERIFYING,
-                Stage.DOWNLOADING,
-                Stage.IMPORTING,
-            }
+            and (
+                model.stage in {Stage.DOWNLOADING, Stage.IMPORTING}
+                or (
+                    model.stage in {Stage.PENDING, Stage.RESOLVING, Stage.VERIFYING}
+                    and not model.attempts
+                )
+            )
         ]
         return tuple(reasons)
 

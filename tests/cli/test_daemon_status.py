@@ -103,7 +103,7 @@ def test_in_a_pipe_every_model_is_one_whole_line(command, daemon):
     assert lines[0].startswith("node-a  not ready  ")
     assert (
         lines[1]
-        == "1 of 3 models on the node, 1 in use or used since; 1.0 GiB fetched, 3.0 GiB reused"
+        == "1 of 3 models on the node, 1 in trouble, 1 in use or used since; 1.0 GiB fetched, 3.0 GiB reused"
     )
     head = lines.index(next(line for line in lines if line.startswith("MODEL")))
     chat, code, guard = lines[head + 1 :]
@@ -260,4 +260,6 @@ def test_a_configuration_says_where_the_daemon_is(command, daemon, tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / "elsewhere").rename(daemon.socket)
     config.write_text("nonsense: 1\n")
-    assert command.run("daemon", "status", "--config", config).returncode == 2
+    done = command.run("daemon", "status", "--config", config)
+    assert done.returncode == 2
+    assert "nonsense is not known; until that is mended, name the daemon by --socket" in done.stderr

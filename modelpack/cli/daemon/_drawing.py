@@ -108,9 +108,11 @@ def _heading(status: DaemonStatus) -> Iterator[Text]:
     )
     ready = sum(model.digest is not None for model in status.models)
     used = sum(model.used_at is not None or model.mounted for model in status.models)
+    trouble = sum(model.stage in TROUBLE for model in status.models)
     totals = status.totals
     yield Text(
-        f"{ready} of {count(len(status.models), 'model')} on the node, {used} in use or used since; "
+        f"{ready} of {count(len(status.models), 'model')} on the node, "
+        f"{f'{trouble} in trouble, ' if trouble else ''}{used} in use or used since; "
         f"{human_bytes(totals.fetched_bytes)} fetched, {human_bytes(totals.reused_bytes)} reused",
         style="dim",
     )

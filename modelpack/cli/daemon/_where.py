@@ -43,7 +43,11 @@ def socket_of(config: Path | None, socket: Path | None) -> Path:
     from modelpack.prefetch.configfile import read_config
     from modelpack.prefetch.sources import DiskSource
 
-    return read_config(config, DiskSource()).control_socket
+    try:
+        return read_config(config, DiskSource()).control_socket
+    except UsageError as error:
+        # just then the status is wanted: the daemon goes on with the configuration before
+        raise UsageError(f"{error}; until that is mended, name the daemon by --socket") from error
 
 
 def reading_place(config: Path | None, socket: Path | None, url: str | None) -> Path | str:

@@ -115,8 +115,8 @@ def _watch(place: Path | str) -> bool:
         ) as live:
             for document in _documents(place):
                 if isinstance(document, NetworkError):
+                    ready = False  # before it is shown: an interrupt may follow at once
                     live.update(_away(shown, document), refresh=True)
-                    ready = False
                 else:
                     shown, ready = _drawn(document, rates, out.width)
                     live.update(shown, refresh=True)
