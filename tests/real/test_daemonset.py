@@ -9,6 +9,7 @@ in ``test_daemon_unit.py``.
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ def container(objects, node, directory, port_free_config):
         mounts.append(f"mount --rbind {source} {target}")
         if mount.get("readOnly"):
             mounts.append(f"mount -o remount,bind,ro {target}")
+    # What the image would hold lies anywhere here, perhaps below a directory that is hidden by now.
+    for place in (Path(sys.base_prefix), PROGRAM.parents[2]):
+        mounts += [f"mkdir -p .{place}", f"mount --rbind {place} .{place}"]
     env = {one["name"]: one.get("value", "node-1") for one in container_of(objects)["env"]}
     script = _CONTAINER.format(
         mounts="\n".join(mounts), command=shlex.join([str(PROGRAM), *container_of(objects)["args"]])
