@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _report(error)
+        return _report(error, rest)
     if result == INTERRUPTED:  # the argument parser turns an interrupt into this result
         _complain(_CONTINUE)
     return result if isinstance(result, int) else 0
@@ -69,13 +69,17 @@ def _end(number: int, _frame: object) -> None:
     raise _EndedError(number)
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, arguments: Sequence[str]) -> int:
     explain = getattr(error, "format_message", None)
     if type(error).__name__ == "NoArgsIsHelpError" and callable(explain):
         sys.stderr.write(f"{explain()}\n")
         return UsageError.exit_code
     if callable(explain):  # the argument parser's own exceptions know how to explain themselves
-        command = getattr(getattr(error, "ctx", None), "command_path", "modelpack")
+        # an option without its value is noticed before the verb's own context is known
+        verb = [item for item in arguments[:1] if not item.startswith("-")]
+        command = getattr(
+            getattr(error, "ctx", None), "command_path", " ".join(["modelpack", *verb])
+        )
         _complain(f"{str(explain()).rstrip('.')}; see: {command} --help")
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":

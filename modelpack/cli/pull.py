@@ -12,6 +12,9 @@ from modelpack.cli._output import count, human_bytes, pinned, print_json, print_
 from modelpack.cli._progress import progress
 from modelpack.errors import UsageError
 
+# Fewer say nothing of how fast bytes come.
+_TELLING_BYTES = 1024 * 1024
+
 
 def pull_command(
     reference: Annotated[
@@ -164,7 +167,8 @@ def pull_command(
         return
     _trust.print_accepted(gate)
     moved = result.bytes - result.reused_bytes
-    rate = f", {human_bytes(moved / seconds)}/s" if moved and seconds > 0 else ""
+    # of a few bytes, a rate would be that of asking for them
+    rate = f", {human_bytes(moved / seconds)}/s" if moved >= _TELLING_BYTES and seconds > 0 else ""
     gone = f", {result.removed} of an earlier version removed" if result.removed else ""
     print_text(
         f"pulled {pinned(result.reference, result.digest)}\n"

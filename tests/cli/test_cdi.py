@@ -324,7 +324,7 @@ class TestSpecs:
         ("spec", "device", "code", "words"),
         [
             ("oci.json", "vendor.com/gpu=9", 3, ["unresolvable CDI devices vendor.com/gpu=9"]),
-            ("oci.json", "gpu", 3, ["unresolvable CDI devices gpu"]),
+            ("oci.json", "gpu", 3, ["unresolvable CDI devices gpu", "see: modelpack cdi list"]),
             ("none.json", "vendor.com/gpu=0", 3, ["none.json"]),
             ("text.json", "vendor.com/gpu=0", 5, ["text.json is no JSON"]),
             ("array.json", "vendor.com/gpu=0", 5, ["array.json", "not a JSON object"]),

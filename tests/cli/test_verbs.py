@@ -99,6 +99,16 @@ def test_push_pull_verify_json_contract(run, model, tmp_path):
     assert read_tree(tmp_path / "out") == read_tree(model)
 
 
+def test_a_rate_is_said_of_what_is_worth_one(run, tmp_path):
+    write_files(tmp_path / "large", {"model.safetensors": one_shard(range(4), size=1_000_000)})
+    write_files(tmp_path / "small", {"config.json": b"{}"})
+    for name, told in (("large", True), ("small", False)):
+        run("push", name, f"oci:store:{name}")
+        pulled = run("pull", f"oci:store:{name}", f"{name}-pulled")
+        assert pulled.returncode == 0, pulled.stderr
+        assert pulled.stdout.rstrip().endswith("/s") is told, pulled.stdout
+
+
 def test_verify_names_faults_and_exits_5(run, model, tmp_path):
     run("push", model, "oci:store:v1")
     run("pull", "oci:store:v1", "out")
@@ -139,6 +149,7 @@ def test_verify_names_faults_and_exits_5(run, model, tmp_path):
         pytest.param(["pull", "127.0.0.1:1/m/m:v1", "out"], 7, ["refused"], id="nobody-there"),
         pytest.param(["pull", "oci:store:v1"], 2, ["directory"], id="argument-missing"),
         pytest.param(["pull", "oci:store:v1", "out", "--nope"], 2, ["--nope"], id="option"),
+        pytest.param(["pull", "oci:store:v1", "out", "--include"], 2, ["see: modelpack pull --help"], id="option-without-value"),
         pytest.param(["frobnicate"], 2, ["frobnicate"], id="verb"),
         pytest.param(["logout", "r.example"], 3, ["r.example"], id="not-logged-in"),
         pytest.param(["login", "r.example"], 2, ["--username"], id="login-without-user"),

@@ -71,7 +71,8 @@ def resolving(spec_dirs: list[Path] | None) -> Iterator["Cache"]:
     try:
         yield cache
     except UnresolvableError as error:
-        raise UnresolvableError(error.devices, (*error.reasons, *unread)) from error
+        reasons = (*error.reasons, *unread) or ("see: modelpack cdi list",)
+        raise UnresolvableError(error.devices, reasons) from error
     for text in unread:
         print_note(text)
 
