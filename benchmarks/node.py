@@ -27,7 +27,7 @@ from tests.support.registries import DockerRegistry
 
 OURS = "modelpack"
 STOCK = "CRI PullImage"
-# Of the issue of both: the import writes each byte once and does not hash in order.
+# The import writes each byte once and does not hash in order.
 _TIME_BAR = 0.40
 _DISK_BAR = 0.55
 _AT_ONCE = 10

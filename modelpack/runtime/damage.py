@@ -17,7 +17,7 @@ from modelpack.chunkindex import ChunkIndex
 from modelpack.descriptor import OUR_PREFIX
 from modelpack.errors import IntegrityError
 from modelpack.runtime.client import Containerd, Snapshot, SnapshotKind
-from modelpack.runtime.grpcapi import HeldError
+from modelpack.runtime.grpcapi import HeldError, MissingError
 from modelpack.runtime.workplace import IMPORT_LABEL, Workplace
 from modelpack.stores.files import Tree, mapped_errors
 
@@ -79,7 +79,10 @@ def set_aside(
 def _keep_files(place: Workplace, there: Sequence[str], first: int, index: ChunkIndex) -> None:
     client, key = place.client, place.key("damaged")
     client.remove_snapshot(key)
-    mounts = client.view(key, there[-1], place.labels)
+    try:
+        mounts = client.view(key, there[-1], place.labels)
+    except MissingError:  # containerd has collected it meanwhile, with the last that used it
+        return
     roots = place.host.layer_directories(mounts, first + len(there))
     with mapped_errors(f"cannot use {place.staging}"):
         place.staging.mkdir(mode=0o700, exist_ok=True)

@@ -503,8 +503,11 @@ def test_a_file_that_shrinks_while_it_is_sent(registry, open_repository, blob):
 # Between runs
 
 
-def interrupted(repository, blob, after):
-    """Push until so many bytes have gone, then stop as an interrupt would."""
+def interrupted(registry, repository, blob, after):
+    """Push until so many bytes have gone, then stop as an interrupt would.
+
+    Returns once the registry has taken what was on its way: until then it may say that it has less.
+    """
     seen = 0
 
     def progress(count):
@@ -515,10 +518,13 @@ def interrupted(repository, blob, after):
 
     with pytest.raises(KeyboardInterrupt):
         repository.push_blob(blob.descriptor, blob.content, progress)
+    taken = -1
+    while taken != (taken := sum(record.body_received for record in registry.requests)):
+        time.sleep(0.5)
 
 
 def test_an_interrupted_push_goes_on(registry, open_repository, push, blob):
-    interrupted(open_repository(registry), blob, 3 * PIECE + PIECE // 2)
+    interrupted(registry, open_repository(registry), blob, 3 * PIECE + PIECE // 2)
     registry.clear_records()
     moved = push(registry, blob)
     assert moved[0] >= 3 * PIECE
@@ -586,7 +592,7 @@ repository.push_blob(
     ids=["empty", "binary", "list", "old", "other blob", "no URL", "dead"],
 )
 def test_a_damaged_state_costs_only_time(registry, open_repository, push, blob, tmp_path, damage):
-    interrupted(open_repository(registry), blob, 3 * PIECE)
+    interrupted(registry, open_repository(registry), blob, 3 * PIECE)
     (file,) = (tmp_path / "state/uploads").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     damage(file)
@@ -595,7 +601,7 @@ def test_a_damaged_state_costs_only_time(registry, open_repository, push, blob, 
 
 
 def test_an_upload_that_the_registry_has_dropped(registry, open_repository, push, blob):
-    interrupted(open_repository(registry), blob, 3 * PIECE)
+    interrupted(registry, open_repository(registry), blob, 3 * PIECE)
     for upload in registry.store.uploads():
         registry.store.end_upload(upload)
     push(registry, blob)
