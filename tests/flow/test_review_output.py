@@ -100,8 +100,8 @@ def test_names_of_extra_files_are_one_safe_line_each(tmp_path, on_terminal):
 
 def test_an_error_of_the_system_that_slipped_through_is_not_called_a_fault(on_terminal):
     _, err = on_terminal()
-    assert _run._report(OSError(28, "No space left on device", "/some/file")) == 8
-    assert _run._report(OSError(13, "Permission denied", "/some/file")) == 1
+    assert _run._report(OSError(28, "No space left on device", "/some/file"), []) == 8
+    assert _run._report(OSError(13, "Permission denied", "/some/file"), []) == 1
     lines = err.text.splitlines()
     assert (
         lines[0] == "modelpack: /some/file: No space left on device; free some space and run again"
