@@ -10,7 +10,7 @@ from statistics import median
 
 # Memory that the filler leaves to programs and servers.
 _SPARE_BYTES = 3 * 1024**3
-_READ_BYTES = 64 * 1024 * 1024
+_READ_BYTES = 8 * 1024 * 1024
 # The kernel keeps about so much free on its own.
 _FREE_ENOUGH = 512 * 1024 * 1024
 
