@@ -210,7 +210,10 @@ def _print(report: "DirectoryReport | ReferenceReport") -> None:
         of = f" of {whole}" if whole else ""
         left_out = getattr(report, "unselected", 0)
         rest = f" ({count(left_out, 'file')} of the model not selected)" if left_out else ""
-        print_text(f"ok: {count(report.files, 'file')}, {human_bytes(report.bytes)}{of}{rest}")
+        unread = "" if getattr(report, "full", True) else "; all blobs are there, --full reads them"
+        print_text(
+            f"ok: {count(report.files, 'file')}, {human_bytes(report.bytes)}{of}{rest}{unread}"
+        )
 
 
 def _advice(report: "DirectoryReport | ReferenceReport") -> str:

@@ -76,6 +76,15 @@ def test_a_verb_that_is_nearly_one(run):
     failed(run("pul"), 2, "No such command 'pul'", "Did you mean 'pull'?")
 
 
+def test_verify_says_whether_it_read_anything(run, model):
+    run("push", model, "oci:store:v1")
+    unread = "all blobs are there, --full reads them"
+    assert unread in run("verify", "oci:store:v1").stdout
+    assert unread not in run("verify", "oci:store:v1", "--full").stdout
+    run("pull", "oci:store:v1", "out")
+    assert unread not in run("verify", "out").stdout
+
+
 def test_version_as_an_option(run):
     assert run("--version").stdout == f"modelpack {modelpack.__version__}\n"
 

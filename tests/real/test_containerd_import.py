@@ -6,8 +6,7 @@ import pytest
 
 import modelpack
 from modelpack.runtime.containerd import import_model
-from tests.support.command import Command
-from tests.support.importing import assert_mounts, blob_requests, clean_node, options, reference_for
+from tests.support.importing import assert_mounts, blob_requests, options
 from tests.support.nodestate import (
     assert_nothing_unfinished,
     content_digests,
@@ -26,27 +25,6 @@ pytestmark = [
     pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
     pytest.mark.root,
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def reference(docker_registry, request):
-    return reference_for(docker_registry, GROUP, request.node.name)
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
-
-
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
 
 
 @pytest.fixture

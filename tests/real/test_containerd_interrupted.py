@@ -21,17 +21,14 @@ from modelpack.runtime.client import Containerd
 from modelpack.runtime.containerd import import_model
 from modelpack.runtime.grpcapi import MissingError
 from modelpack.runtime.records import chain_ids
-from tests.support.command import Command
 from tests.support.extents import written_bytes
 from tests.support.importing import (
     MIB,
     assert_mounts,
     blob_bytes_sent,
     build_shards,
-    clean_node,
     into,
     options,
-    reference_for,
 )
 from tests.support.nodestate import (
     assert_nothing_unfinished,
@@ -53,27 +50,6 @@ pytestmark = [
     pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
     pytest.mark.root,
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def reference(docker_registry, request):
-    return reference_for(docker_registry, GROUP, request.node.name)
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
-
-
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
 
 
 def test_killed_twenty_times(node, docker_registry, reference, command, tmp_path):

@@ -24,9 +24,7 @@ from tests.support.importing import (
     assert_mounts,
     blob_requests,
     build_shards,
-    clean_node,
     options,
-    reference_for,
 )
 from tests.support.nodestate import assert_nothing_unfinished, snapshot_directories, snapshot_keys
 from tests.support.samplemodel import build_sample
@@ -38,22 +36,6 @@ pytestmark = [
     pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
     pytest.mark.root,
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def reference(docker_registry, request):
-    return reference_for(docker_registry, GROUP, request.node.name)
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import modelpack
 from modelpack.errors import IntegrityError
 from modelpack.reference import parse_reference
 from modelpack.runtime.containerd import import_model
-from tests.support.importing import assert_mounts, clean_node, options, reference_for
+from tests.support.importing import assert_mounts, options
 from tests.support.models import copy_tree, one_shard, write_files
 from tests.support.nodestate import assert_nothing_unfinished, snapshot_directories
 from tests.support.samplemodel import build_sample
@@ -18,22 +18,6 @@ pytestmark = [
     pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
     pytest.mark.root,
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def reference(docker_registry, request):
-    return reference_for(docker_registry, GROUP, request.node.name)
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
 
 
 @pytest.fixture

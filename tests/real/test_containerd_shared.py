@@ -10,16 +10,14 @@ import modelpack
 from modelpack.errors import SpaceError
 from modelpack.events import Moved
 from modelpack.runtime.containerd import import_model
-from tests.support.command import Command, result
+from tests.support.command import result
 from tests.support.importing import (
     MIB,
     assert_mounts,
     blob_bytes_sent,
     build_shards,
-    clean_node,
     into,
     options,
-    reference_for,
 )
 from tests.support.models import one_shard
 from tests.support.nodestate import assert_nothing_unfinished
@@ -31,27 +29,6 @@ pytestmark = [
     pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
     pytest.mark.root,
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def reference(docker_registry, request):
-    return reference_for(docker_registry, GROUP, request.node.name)
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
-
-
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
 
 
 # --- crowded ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 import modelpack
 from tests.support.daemonnode import place_on
 from tests.support.daemonprocess import DaemonProcess
-from tests.support.importing import MIB, assert_mounts, build_shards, clean_node
+from tests.support.importing import MIB, assert_mounts, build_shards
 from tests.support.models import copy_tree, one_shard, write_files
 from tests.support.nodestate import assert_nothing_unfinished
 
@@ -26,17 +26,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.timeout(120 + 15 * KILLS),
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
 
 
 @pytest.fixture

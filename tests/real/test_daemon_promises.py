@@ -18,9 +18,7 @@ from tests.support.importing import (
     MIB,
     assert_mounts,
     build_shards,
-    clean_node,
     into,
-    reference_for,
 )
 from tests.support.models import one_shard, write_files
 from tests.support.nodestate import assert_nothing_unfinished, content_digests, snapshot_keys
@@ -35,22 +33,6 @@ pytestmark = [
     pytest.mark.real("docker-registry", "containerd", "runc", "busybox", "skopeo"),
     pytest.mark.root,
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def reference(docker_registry, request):
-    return reference_for(docker_registry, GROUP, request.node.name)
-
-
-@pytest.fixture
-def node(containerd_node):
-    with clean_node(containerd_node, GROUP) as node:
-        yield node
 
 
 @pytest.fixture

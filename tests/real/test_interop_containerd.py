@@ -18,11 +18,6 @@ pytestmark = [
 SHARDS = 163
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def seen_by_a_container(container, mount: str) -> dict[str, tuple[int, str]]:
     """Return (mode, SHA-256) of every file at a mount, as the container's own shell sees them."""
     listed = container.exec(["find", mount, "-type", "f", "-exec", "sha256sum", "{}", ";"]).stdout

@@ -18,11 +18,6 @@ INSECURE = ("--src-tls-verify=false", "--dest-tls-verify=false")
 PLAIN = ("--from-plain-http", "--to-plain-http")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def model(tmp_path):
     return build_sample(tmp_path / "model")

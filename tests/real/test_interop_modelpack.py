@@ -105,11 +105,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def get(registry, repository: str, what: str) -> bytes:
     """Return a manifest or blob as the registry has it."""
     url = f"{registry.url}/v2/{repository}/{what}"

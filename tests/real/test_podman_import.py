@@ -20,11 +20,6 @@ pytestmark = [pytest.mark.real("docker-registry", "podman"), pytest.mark.root]
 MIB = 1024 * 1024
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def command(podman, tmp_path):
     """The command, with the test's own Podman as the one on its PATH."""

@@ -17,11 +17,6 @@ def model(tmp_path_factory):
     return build_sample(tmp_path_factory.mktemp("sample") / "model")
 
 
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
-
-
 def test_a_plain_registry(docker_registry, model, command, tmp_path):
     reference = f"{docker_registry.host}/access/plain:v1"
     pushed = command.json("push", model, reference)

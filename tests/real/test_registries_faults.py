@@ -34,11 +34,6 @@ def published(docker_registry, model, tmp_path_factory):
 
 
 @pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
-
-
-@pytest.fixture
 def pull_through(command, model, published, tmp_path):
     """A function that pulls the model through a server and proves that it is exact."""
 

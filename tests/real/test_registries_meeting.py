@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.command import Command, finish
+from tests.support.command import finish
 from tests.support.models import CHUNK, random_bytes, write_files
 from tests.support.samplemodel import build_sample, digests_of
 
@@ -14,11 +14,6 @@ REPOSITORY = "meeting/model"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return build_sample(tmp_path_factory.mktemp("sample") / "model")
-
-
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
 
 
 @pytest.fixture

@@ -11,11 +11,6 @@ from tests.support.samplemodel import digests_of
 pytestmark = pytest.mark.real("docker-registry")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def model(tmp_path):
     return build_shards(tmp_path / "model")

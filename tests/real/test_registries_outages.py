@@ -20,19 +20,9 @@ pytestmark = [pytest.mark.real("docker-registry")]
 REPOSITORY = "outages/model"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return build_sample(tmp_path_factory.mktemp("sample") / "model")
-
-
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,6 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
-
-
-@pytest.fixture
 def registry(start_registry, command, model):
     """A registry of the test's own that holds the model."""
     own = start_registry()

@@ -5,7 +5,6 @@ import time
 import pytest
 
 from tests.support import nginx
-from tests.support.command import Command
 from tests.support.models import CHUNK, random_bytes, write_files
 from tests.support.samplemodel import digests_of
 
@@ -21,11 +20,6 @@ def model(tmp_path):
         tmp_path / "model",
         {f"part-{number:02}.bin": random_bytes(CHUNK, number) for number in range(FILES)},
     )
-
-
-@pytest.fixture
-def command(tmp_path):
-    return Command(tmp_path / "home")
 
 
 def refused(requests) -> list[str]:

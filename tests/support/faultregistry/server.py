@@ -11,6 +11,7 @@ thread, and a later ``start()`` uses the same port.
 import socket
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 from io import BufferedReader
@@ -53,7 +54,7 @@ class _Connection:
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
-class HttpServer(Books):
+class HttpServer(Books, ABC):
     """The part that a registry, a blob host and a token host share."""
 
     def __init__(
@@ -83,17 +84,17 @@ class HttpServer(Books):
 
     # What a server is about
 
+    @abstractmethod
     def identify(self, head: Head) -> Route:
         """Return the endpoint a request names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def authorize(self, request: Request) -> None:
         """Let a request pass, or raise the Refusal that challenges it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, request: Request) -> Response:
         """Return the answer to a request that may pass, or raise a Refusal."""
-        raise NotImplementedError
 
     # Where it is
 
