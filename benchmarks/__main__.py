@@ -59,9 +59,15 @@ class Bench:
             here = [item for item in wanted if item.is_here]
             repeats = min(_QUICK_REPEATS, scenario.repeats) if quick else scenario.repeats
             with _limited(scenario) as memory:
-                for turn in range(repeats + 1):
-                    for contestant in here:
-                        self._turn(scenario, contestant, published, outcome, memory, turn > 0)
+                outcome.samples = {item.name: [] for item in here}
+                warm_up = 1 if scenario.warm_up else 0
+                for turn in range(repeats + warm_up):
+                    # Whoever comes first in one turn comes last in the next; pushes build on others.
+                    first = turn % len(here) if scenario.kind == "pull" else 0
+                    for contestant in here[first:] + here[:first]:
+                        counted = turn >= warm_up
+                        self._turn(scenario, contestant, published, outcome, memory, counted)
+            outcome.samples = {name: found for name, found in outcome.samples.items() if found}
         return outcome
 
     def _turn(
@@ -73,7 +79,7 @@ class Bench:
         memory: measure.MemoryLimit | None,
         counted: bool,
     ) -> None:
-        """Run one contestant once; the first turn warms up and is not counted."""
+        """Run one contestant once, with the disk idle and the page cache full."""
         if contestant.name in outcome.failed:
             return
         destination = self.work / "destination"
@@ -82,6 +88,8 @@ class Bench:
         if scenario.kind.startswith("push") and contestant.name != "modelpack, unchanged":
             target = self._fresh_repository(published, scenario)
         if self._filler and scenario.kind not in {"present", "start"}:
+            # What the one before left to be written, or discarded, is not this one's to wait for.
+            os.sync()
             self._filler.fill()
         try:
             sample, output = measure.timed_run(
@@ -100,7 +108,7 @@ class Bench:
                 wire_bytes=sample.wire_bytes,
             )
         if counted:
-            outcome.samples.setdefault(contestant.name, []).append(sample)
+            outcome.samples[contestant.name].append(sample)
 
     def _prepare(self, scenario: Scenario, published: Published, destination: Path) -> None:
         if scenario.kind == "present" and destination.exists():
@@ -217,6 +225,7 @@ def main() -> int:
 
         return node.run(work, arguments.results, only, fill=not arguments.no_fill)
     outcomes = []
+    machine = measure.machine()
     (work / "registry").mkdir(exist_ok=True)
     shutil.rmtree(work / "registry" / "data", ignore_errors=True)
     with DockerRegistry(work / "registry") as registry:
@@ -224,9 +233,8 @@ def main() -> int:
         for scenario in chosen:
             print(f"… {scenario.title}", file=sys.stderr, flush=True)
             outcomes.append(bench.run(scenario, quick=quick))
-    machine = measure.machine()
+            report.write(outcomes, machine, arguments.results, arguments.mode)
     print(report.markdown(outcomes, machine))
-    report.write(outcomes, machine, arguments.results, arguments.mode)
     return int(any(OURS in outcome.failed for outcome in outcomes))
 
 

@@ -67,11 +67,12 @@ def _section(outcome: Outcome) -> list[str]:
             if limit is not None:
                 bar = f"≤ {limit:.2f} {'reached' if value <= limit else 'missed'}"
         gigabytes = outcome.model_bytes / 1e9
-        cpu = median(sample.cpu_seconds for sample in samples) / gigabytes
+        cpu = median(sample.cpu_seconds for sample in samples)
+        each = "" if scenario.kind == "start" else f"{cpu / gigabytes:.2f}"
         rss = max(sample.peak_rss for sample in samples) / 1e6
         wire = median(sample.wire_bytes for sample in samples) / 1e6
         lines.append(
-            f"| {name} | {middle:.2f} ({low:.2f}-{high:.2f}) | {compared} | {bar} | {cpu:.2f} | "
+            f"| {name} | {middle:.2f} ({low:.2f}-{high:.2f}) | {compared} | {bar} | {each} | "
             f"{rss:.0f} MB | {wire:,.1f} MB | {'no' if name in unverified else 'yes'} |"
         )
     lines += [f"| {name} | not installed | | | | | | |" for name in outcome.missing]

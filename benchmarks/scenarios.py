@@ -29,6 +29,8 @@ class Scenario:
     memory: float | None = None
     """The part of the machine's memory that a contestant may use, page cache included."""
     repeats: int = 5
+    warm_up: bool = True
+    """Whether a first turn is run and not counted."""
     quick: bool = False
 
 
@@ -116,6 +118,7 @@ SCENARIOS = (
         contestants=("modelpack",),
         kind="upgrade",
         repeats=3,
+        warm_up=False,
         quick=True,
     ),
     Scenario(
@@ -125,6 +128,7 @@ SCENARIOS = (
         contestants=("modelpack",),
         kind="present",
         repeats=3,
+        warm_up=False,
         quick=True,
     ),
     Scenario(
