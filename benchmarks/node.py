@@ -7,20 +7,25 @@ containerd takes more than before.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+import yaml
+
 from benchmarks import measure
 from benchmarks.contestants import MODELPACK
 from benchmarks.models import MIB, changed_copy, sharded_model
+from modelpack.errors import NetworkError
+from modelpack.prefetch.web.client import fetch_status
 from tests.support.node import Node
 from tests.support.nodestate import collect_garbage, disk_use
 from tests.support.registries import DockerRegistry
@@ -31,8 +36,12 @@ STOCK = "CRI PullImage"
 _TIME_BAR = 0.40
 _DISK_BAR = 0.55
 _AT_ONCE = 10
+_POLL_SECONDS = 0.05
 # The beginning of every file, with what the tests' busybox has.
 _READ_ALL = "find /models -type f | while read -r f; do read -r -n 64 x < $f || :; echo $f; done"
+
+# Brings images to the node; inside it they are there.
+Bring = Callable[[Sequence[str]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +63,8 @@ class Scenario:
     title: str
     references: tuple[str, ...]
     before: str | None = None
+    by_daemon: bool = False
+    """Whether our side is a daemon that starts with these models wanted, not a command for each."""
     repeats: int = 3
 
 
@@ -77,7 +88,8 @@ class NodeBench:
     def run(self, scenario: Scenario, model_bytes: int) -> Outcome:
         """Time both sides in turn; the first turn warms up and is not counted."""
         outcome = Outcome(scenario=scenario, model_bytes=model_bytes)
-        sides = {OURS: self._import, STOCK: self._node.pull_image}
+        ours = self._daemon if scenario.by_daemon else self._imports
+        sides = {OURS: ours, STOCK: self._pulls}
         for turn in range(scenario.repeats + 1):
             for name, pull in sides.items():
                 sample = self._once(scenario, pull)
@@ -86,23 +98,63 @@ class NodeBench:
                     outcome.samples.setdefault(name, []).append(sample)
         return outcome
 
-    def _once(self, scenario: Scenario, pull: Callable[[str], object]) -> Sample:
+    def _once(self, scenario: Scenario, bring: Bring) -> Sample:
         if scenario.before is not None:
-            pull(scenario.before)
+            with bring([scenario.before]):
+                pass
+        os.sync()
         self._fill()
         before = disk_use(self._node.root)
         started = time.perf_counter()
-        _at_once(pull, scenario.references)
-        pulled = time.perf_counter() - started
-        volumes = {f"/models/{number}": ref for number, ref in enumerate(scenario.references)}
-        with self._node.container(image_volumes=volumes) as container:
-            container.exec(["sh", "-c", _READ_ALL])
-            seconds = time.perf_counter() - started
+        with bring(scenario.references):
+            pulled = time.perf_counter() - started
+            volumes = {f"/models/{number}": ref for number, ref in enumerate(scenario.references)}
+            with self._node.container(image_volumes=volumes) as container:
+                container.exec(["sh", "-c", _READ_ALL])
+                seconds = time.perf_counter() - started
         disk = disk_use(self._node.root) - before
         for reference in (*scenario.references, *filter(None, [scenario.before])):
             self._node.remove_image(reference)
         collect_garbage(self._node)
         return Sample(seconds=seconds, pulled=pulled, disk_bytes=disk)
+
+    @contextmanager
+    def _pulls(self, references: Sequence[str]) -> Iterator[None]:
+        _at_once(self._node.pull_image, references)
+        yield
+
+    @contextmanager
+    def _imports(self, references: Sequence[str]) -> Iterator[None]:
+        _at_once(self._import, references)
+        yield
+
+    @contextmanager
+    def _daemon(self, references: Sequence[str]) -> Iterator[None]:
+        """Start a daemon that wants these models, and wait until it has them."""
+        store = self._node.root.parent / "daemon"
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir()
+        config = {
+            "store": str(store),
+            "budget": "100Gi",
+            "listen": "127.0.0.1:0",
+            "runtime": {"kind": "containerd", "address": str(self._node.socket)},
+            "models": [{"ref": reference} for reference in references],
+        }
+        path = store / "daemon.yaml"
+        path.write_text(yaml.safe_dump(config))
+        log = store / "log"
+        with log.open("wb") as file:
+            daemon = subprocess.Popen([MODELPACK, "daemon", "--config", str(path)], stderr=file)
+        try:
+            while not _is_ready(store / "control.sock"):
+                if daemon.poll() is not None:
+                    sys.exit(f"modelpack daemon: {log.read_text()[-600:]}")
+                time.sleep(_POLL_SECONDS)
+            yield
+        finally:
+            daemon.terminate()
+            daemon.wait()
 
     def _import(self, reference: str) -> None:
         command = [MODELPACK, "pull", reference, "--into", "containerd", "-q", "--no-pin"]
@@ -111,6 +163,13 @@ class NodeBench:
         )
         if done.returncode != 0:
             sys.exit(f"modelpack pull: {done.stderr}")
+
+
+def _is_ready(socket: Path) -> bool:
+    try:
+        return fetch_status(socket)["ready"] is True
+    except NetworkError:  # it has only just been started
+        return False
 
 
 def _at_once(pull: Callable[[str], object], references: Sequence[str]) -> None:
@@ -188,10 +247,12 @@ def _ten(models: Path, host: str) -> tuple[Scenario, int]:
     ]
     scenario = Scenario(
         name="node-ten",
-        title="Ten models of some 64 MiB at once, in one container",
+        title="Ten models of some 64 MiB in one container: a daemon that starts with them wanted, "
+        "against ten pulls at once",
         references=tuple(
             _push(model, f"{host}/bench/ten-{number}:v1") for number, model in enumerate(made)
         ),
+        by_daemon=True,
         repeats=2,
     )
     return scenario, sum(map(_size, made))

@@ -4,6 +4,7 @@ Owns finding a chunk by its hash in local files and reading it, always hashed ag
 have changed since its index was written. Leaves out deciding what to reuse (``plan.py``).
 """
 
+import logging
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -16,7 +17,10 @@ from modelpack.metadata import CHUNKS
 from modelpack.packing import chunk_lengths_of
 from modelpack.paths import METADATA_DIR
 from modelpack.scan import ScannedFile, scan_directory
+from modelpack.stores.blocks import share_blocks
 from modelpack.stores.files import Tree, mapped_errors
+
+_logger = logging.getLogger(__name__)
 
 
 class LocalChunks:
@@ -27,6 +31,8 @@ class LocalChunks:
         self._wanted = wanted
         self._places: dict[ChunkHash, tuple[int, str, int, int]] = {}
         self._trees: list[Tree] = []
+        # Trees on a file system that shares no blocks, or on another one.
+        self._unshared: set[int] = set()
 
     def __contains__(self, value: object) -> bool:
         return value in self._places
@@ -54,26 +60,57 @@ class LocalChunks:
         else:
             self.add_indexed(directory, index, index.files)
 
-    def read(self, value: ChunkHash) -> bytes | None:
-        """Return a chunk's bytes, or None if they are no longer what they were."""
-        number, path, offset, length = self._places[value]
-        try:
-            fd = self._trees[number].open(path)
-        except (FileNotFoundError, ModelpackError):
+    def read(self, value: ChunkHash, buffer: memoryview | None = None) -> memoryview | None:
+        """Return a chunk's bytes, or None if they are no longer what they were.
+
+        They are in ``buffer``, if one is given that is long enough.
+        """
+        _, _, offset, length = self._places[value]
+        if buffer is None or len(buffer) < length:
+            buffer = memoryview(bytearray(length))
+        fd = self._open(value)
+        if fd is None:
             return None
         try:
-            data = os.pread(fd, length, offset)
+            data = buffer[: os.preadv(fd, [buffer[:length]], offset)]
         except OSError:  # a disk that fails
             return None
         finally:
             os.close(fd)
         return data if chunk_hash(data) == value else None
 
+    def share(self, value: ChunkHash, fd: int, offset: int, length: int) -> bool:
+        """Have a file share a chunk's blocks with the file that has it, unverified.
+
+        False if that cannot be; then the chunk has to be read.
+        """
+        number, _, start, known = self._places[value]
+        if length != known or number in self._unshared:
+            return False
+        source = self._open(value)
+        if source is None:
+            return False
+        try:
+            return share_blocks(source, start, fd, offset, length)
+        except OSError as error:
+            _logger.debug("no blocks are shared with %s: %s", self._trees[number].root, error)
+            self._unshared.add(number)
+            return False
+        finally:
+            os.close(source)
+
     def close(self) -> None:
         """Give the directories up."""
         for tree in self._trees:
             tree.close()
         self._trees.clear()
+
+    def _open(self, value: ChunkHash) -> int | None:
+        number, path, _, _ = self._places[value]
+        try:
+            return self._trees[number].open(path)
+        except (FileNotFoundError, ModelpackError):
+            return None
 
     def _add_tree(self, directory: Path) -> int:
         self._trees.append(Tree(directory))

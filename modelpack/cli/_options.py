@@ -101,6 +101,26 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def subject(text: str) -> str:
+    """Return what an argument names that is a reference or a directory.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    # slow to import
+    from modelpack.connect import names_directory
+    from modelpack.reference import parse_reference
+
+    if not names_directory(text):
+        try:
+            parse_reference(text)
+        except UsageError as error:
+            if "/" in text or ":" in text or not text:
+                raise
+            raise UsageError(f"there is no directory {text[:200]!r} here, and {error}") from error
+    return text
+
+
 def connection_options(
     *,
     plain_http: bool = False,

@@ -32,8 +32,14 @@ _MAX_TENSOR_ROWS = 12
 
 
 def diff_command(
-    first: Annotated[str, typer.Argument(metavar="A", help="The version that is there.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The version to compare with it.")],
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="The version that is there.", parser=options.subject),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(metavar="B", help="The version to compare with it.", parser=options.subject),
+    ],
     *,
     plain_http: options.PlainHttp = False,
     ca_file: options.CaFile = None,

@@ -28,7 +28,11 @@ _STATES = {
 def inspect_command(
     subject: Annotated[
         str,
-        typer.Argument(metavar="REF|DIR", help="A reference, a pulled directory or a mount."),
+        typer.Argument(
+            metavar="REF|DIR",
+            help="A reference, a pulled directory or a mount.",
+            parser=options.subject,
+        ),
     ],
     *,
     tensors: Annotated[

@@ -31,7 +31,9 @@ _MAX_GAPS = 5
 def sbom_command(
     subject: Annotated[
         str,
-        typer.Argument(metavar="REF|DIR", help="A reference, or any model directory."),
+        typer.Argument(
+            metavar="REF|DIR", help="A reference, or any model directory.", parser=options.subject
+        ),
     ],
     *,
     form: Annotated[

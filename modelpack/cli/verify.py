@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def verify_command(
     subject: Annotated[
         str,
-        typer.Argument(metavar="REF|DIR", help="A reference, a pulled directory or a mount."),
+        typer.Argument(
+            metavar="REF|DIR",
+            help="A reference, a pulled directory or a mount.",
+            parser=options.subject,
+        ),
     ],
     *,
     full: Annotated[

@@ -276,12 +276,12 @@ def _runtime(top: Section) -> config.RuntimeOptions:
 
 
 def _listen(top: Section) -> config.Listen:
-    text = top.text("listen")
+    value = top.raw("listen")
     allowed = top.flag("allowRemote")
-    if text is None:
+    if value is None:
         return config.Listen()
     try:
-        host, port = split_host_port(text)
+        host, port = split_host_port(value if isinstance(value, str) else "")
     except UsageError:
         host, port = "", None
     if port is None or not 0 <= port < 2**16:

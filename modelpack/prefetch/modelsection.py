@@ -164,7 +164,9 @@ def _rollout(section: Section, base: config.Rollout) -> config.Rollout:
 
 
 def _selector(section: Section) -> Selector:
-    section.only("matchLabels", "matchExpressions")
+    for name in section.names():
+        if name not in ("matchLabels", "matchExpressions"):
+            section.refuse(name, "is not known; labels go below it, as matchLabels: {gpu: h100}")
     labels_section = section.section("matchLabels")
     labels = {}
     for key in labels_section.names():

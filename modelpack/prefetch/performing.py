@@ -22,6 +22,7 @@ from modelpack.prefetch.actions import (
     Scrub,
     Task,
 )
+from modelpack.prefetch.advice import for_daemon
 from modelpack.prefetch.failures import kind_of
 from modelpack.prefetch.node import Damage, InstallResult, Node, Resolution
 from modelpack.prefetch.redaction import redact
@@ -86,7 +87,7 @@ def perform(task: Task, tools: Tools, transfer: Transfer) -> Outcome:
         if not isinstance(error, ModelpackError):
             _logger.exception("a fault in modelpack, at %s", type(task).__name__)
         free = _free_bytes(tools.node) if isinstance(error, SpaceError) else None
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = for_daemon(" ".join(str(error).split())) or type(error).__name__
         if isinstance(task, Observe):
             return Outcome(task=task, observation=Observation(trouble=redact(text)))
         return Outcome(task=task, kind=kind, reason=redact(text), free_bytes=free)

@@ -66,7 +66,11 @@ class FramedChunks(LocalChunks):
     def __contains__(self, value: object) -> bool:
         return value in self._framing or super().__contains__(value)
 
-    def read(self, value: ChunkHash) -> bytes | None:
+    def read(self, value: ChunkHash, buffer: memoryview | None = None) -> memoryview | None:
         """Return a chunk's bytes, or None if they are no longer what they were."""
         frame = self._framing.get(value)
-        return super().read(value) if frame is None else frame
+        return super().read(value, buffer) if frame is None else memoryview(frame)
+
+    def share(self, value: ChunkHash, fd: int, offset: int, length: int) -> bool:
+        """Share a chunk's blocks; framing has none."""
+        return value not in self._framing and super().share(value, fd, offset, length)

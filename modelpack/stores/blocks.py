@@ -1,7 +1,7 @@
-"""What files take on disk: laid out ahead, written back early, told from holes.
+"""What files take on disk: laid out ahead, written back early, shared, told from holes.
 
-Owns the system calls for it that the ``os`` module lacks. All but ``sync_file_system`` are hints
-to the file system, or ask it: one that knows no such call is no failure.
+Owns the system calls for it that the ``os`` module lacks. All but ``sync_file_system`` and
+``share_blocks`` are hints to the file system, or ask it: one that knows no such call is no failure.
 
     with open("partial", "wb") as file:
         allocate(file.fileno(), 4096)
@@ -9,12 +9,19 @@ to the file system, or ask it: one that knows no such call is no failure.
 
 import ctypes
 import errno
+import fcntl
 import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # linux/fs.h: begin to write what is dirty, and do not wait for it.
 _SYNC_FILE_RANGE_WRITE = 2
 _NO_SUCH_CALL = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+# linux/fs.h: struct file_clone_range of descriptor, offset, length, offset in the target.
+_CLONE_RANGE = 0x4020940D
+_CLONE_RANGE_ARGUMENT = struct.Struct("=qQQQ")
+# Less is copied as fast, and would cut files into many extents.
+_WORTH_SHARING = 256 * 1024
 
 
 def allocate(fd: int, size: int) -> None:
@@ -39,6 +46,31 @@ def write_back(fd: int, offset: int, length: int) -> None:
     _libc.sync_file_range(
         fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE
     )
+
+
+def share_blocks(source: int, start: int, fd: int, offset: int, length: int) -> bool:
+    """Make a range of a file the same as one of another, by sharing the blocks on the disk.
+
+    What lies in whole blocks is shared, and what is left at both ends is copied; a change of either
+    file later does not show in the other. False if the ranges do not lie on blocks in the same way,
+    or have too little of them.
+
+    Raises:
+        OSError: the file system shares none, these files are not on the same one, or the disk fails.
+    """
+    block = max(4096, os.fstatvfs(fd).f_frsize)
+    if (start - offset) % block:
+        return False
+    first = -(-offset // block) * block
+    end = (offset + length) // block * block
+    if end - first < _WORTH_SHARING:
+        return False
+    shift = start - offset
+    argument = _CLONE_RANGE_ARGUMENT.pack(source, first + shift, end - first, first)
+    fcntl.ioctl(fd, _CLONE_RANGE, argument)
+    for begin, stop in ((offset, first), (end, offset + length)):
+        os.pwrite(fd, os.pread(source, stop - begin, begin + shift), begin)
+    return True
 
 
 def sync_file_system(fd: int) -> None:

@@ -21,9 +21,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from modelpack.chunkindex import ChunkIndex
-from modelpack.digest import chunk_hash
+from modelpack.digest import ChunkHash, chunk_hash
 from modelpack.errors import SpaceError
 from modelpack.events import Moved, Observer
 from modelpack.plan import ChunkMap
@@ -42,6 +43,16 @@ _SYNCFS_FROM = 64
 # Room for directories, the journal and the metadata besides the files themselves.
 _RESERVE_BYTES = 1024 * 1024
 _KEY_BYTES = 32
+
+
+class ChunkSource(Protocol):
+    """Where chunks can be had on this machine, as ``reuse.LocalChunks``."""
+
+    def share(self, value: ChunkHash, fd: int, offset: int, length: int) -> bool:
+        """Have a file share a chunk's blocks, unverified; False if that cannot be."""
+
+    def read(self, value: ChunkHash, buffer: memoryview) -> memoryview | None:
+        """Return a chunk's verified bytes, in ``buffer`` or elsewhere; None if they are not there."""
 
 
 class Staging:
@@ -126,6 +137,32 @@ class Staging:
         """Take note that a chunk was copied from this machine and matches its hash."""
         self._write_back(chunk)
         self._note(chunk, reused=True)
+
+    def take(self, chunk: int, source: ChunkSource, buffer: memoryview) -> bool:
+        """Bring a chunk from elsewhere on this machine; False if it is no longer there.
+
+        Where the file system can, its blocks are shared rather than copied. Either way it is hashed
+        as it is here, or as it was written. ``buffer`` is long enough for any chunk.
+
+        Raises:
+            SpaceError: the file system is full.
+        """
+        number = self._map.file_of[chunk]
+        position, length = self._index.offsets[chunk], self._index.lengths[chunk]
+        value = self._index.hash_of(chunk)
+        with (
+            mapped_errors(f"cannot write {self._index.files[number].path}"),
+            self._file(number) as fd,
+        ):
+            shared = source.share(value, fd, position, length)
+            if not (shared and chunk_hash(_read(fd, buffer[:length], position)) == value):
+                data = source.read(value, buffer)
+                # A forged index may give a known hash another length, which would run into the next.
+                if data is None or len(data) != length:
+                    return False
+                self.write(chunk, 0, data)
+        self.copied(chunk)
+        return True
 
     def read(self, chunk: int) -> bytes:
         """Return a chunk's bytes from its partial file."""
@@ -343,3 +380,7 @@ class Staging:
             os.unlink(entry.path)
         self.directory.rmdir()
         sync_directory(self.directory.parent)
+
+
+def _read(fd: int, buffer: memoryview, offset: int) -> memoryview:
+    return buffer[: os.preadv(fd, [buffer], offset)]

@@ -1,7 +1,6 @@
-"""cdi.kube and cdi.shares as packages: their examples run, and nothing imports modelpack."""
+"""cdi.kube and cdi.shares as packages: nothing imports modelpack."""
 
 import ast
-import doctest
 import importlib
 from pathlib import Path
 
@@ -15,13 +14,6 @@ MODULES = sorted(
     for package in ("kube", "shares")
     for path in (ROOT / package).glob("*.py")
 )
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name):
-    result = doctest.testmod(importlib.import_module(name))
-    assert result.failed == 0
-    assert result.attempted > 0
 
 
 @pytest.mark.parametrize("name", MODULES)

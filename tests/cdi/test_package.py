@@ -1,7 +1,6 @@
-"""The package as a whole: cheap to import, free of modelpack, and its examples run."""
+"""The package as a whole: cheap to import, free of modelpack."""
 
 import ast
-import doctest
 import importlib
 import re
 import subprocess
@@ -17,14 +16,6 @@ MODULES = [
     *("__init__", "_reader", "_yaml", "annotations", "cache", "edits", "emit", "errors", "files"),
     *("lint", "names", "nodes", "parse", "spec", "validate", "version"),
 ]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name):
-    module = importlib.import_module("cdi" if name == "__init__" else f"cdi.{name}")
-    result = doctest.testmod(module)
-    assert result.failed == 0
-    assert result.attempted > 0
 
 
 def test_every_public_name_is_there_and_others_are_not():

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -103,7 +104,33 @@ def test_a_good_configuration_is_summed_up(command, configure):
         "models": ["registry.example/a:v1", "registry.example/b:v1"],
         "budget": 200 * MIB,
         "policy": None,
+        "notes": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ({"caFile": "none.pem"}, "caFile: .*none.pem cannot be read here: No such file"),
+        ({"authFile": "/"}, "authFile: / cannot be read here: Is a directory"),
+        ({"minFree": "900Ti"}, "minFree: the disk has .* left and is to keep 900.0 TiB; nothing"),
+        (
+            {"runtime": {"kind": "containerd", "address": "/none.sock"}},
+            (
+                "runtime: cannot reach containerd at /none.sock: there is no such socket; start it, "
+                "or name its socket as runtime.address"
+            ),
+        ),
+    ],
+    ids=["ca", "login", "disk", "socket"],
+)
+def test_what_is_not_there_is_noted_and_makes_no_configuration_bad(command, configure, more, note):
+    config = configure("registry.example/a:v1", **more)
+    done = command.run("daemon", "--check", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert re.match("not on this machine as it is now: " + note, done.stdout.splitlines()[2])
+    (told,) = command.json("daemon", "--check", "--config", config)["notes"]
+    assert re.match(note, told)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ import time
 
 import pytest
 
-from modelpack.prefetch.status import ConfigurationStatus, RuntimeStatus, Stage, Totals
+from modelpack.prefetch.status import (
+    BudgetStatus,
+    ConfigurationStatus,
+    RuntimeStatus,
+    Stage,
+    Totals,
+)
 from tests.support.command import PROGRAM, Command
 from tests.support.inprocess import InProcess
 from tests.support.statuses import CANDIDATE, DIGEST, GIB, model, status
@@ -105,6 +111,7 @@ def test_in_a_pipe_every_model_is_one_whole_line(command, daemon):
         lines[1]
         == "1 of 3 models on the node, 1 in trouble, 1 in use or used since; 1.0 GiB fetched, 3.0 GiB reused"
     )
+    assert lines[2] == "disk: 8.0 GiB and 2.0 GiB reserved of 20.0 GiB; evicts above 18.0 GiB"
     head = lines.index(next(line for line in lines if line.startswith("MODEL")))
     chat, code, guard = lines[head + 1 :]
     assert chat.split() == ["chat", "Ready", "4.0", "GiB", "mounted", DIGEST]
@@ -141,6 +148,7 @@ def test_no_line_is_wider_than_the_terminal(daemon, columns):
 def test_what_is_wrong_is_said(command, daemon):
     daemon.status = status(
         model("a", Stage.PENDING),
+        budget=BudgetStatus(limit=GIB, used=2 * GIB, reserved=0, high=GIB, low=GIB),
         runtime=RuntimeStatus(kind="containerd", reachable=False, reason="connection refused"),
         configuration=ConfigurationStatus(path="x", loaded_at=1.0, generation=1, error="line 3"),
         stopping=True,
@@ -150,6 +158,7 @@ def test_what_is_wrong_is_said(command, daemon):
     assert "runtime: connection refused\n" in done.stdout
     assert "configuration turned down, the one before stays in force: line 3\n" in done.stdout
     assert "the daemon is stopping\n" in done.stdout
+    assert "disk: 2.0 GiB of 1.0 GiB; over the budget\n" in done.stdout
 
 
 def test_watching_shows_changes_until_interrupted(daemon):

@@ -155,7 +155,11 @@ def test_inspect_shows_other_tools_artifacts(cli, tmp_path):
     [
         (["inspect", "{store}:v9"], 3, "v9 does not exist (there is: v1, v2"),
         (["inspect", "/nothing/here"], 3, "/nothing/here does not exist"),
-        (["inspect", "here"], 2, "does not start with a registry host"),
+        (
+            ["inspect", "here"],
+            2,
+            "there is no directory 'here' here, and reference 'here' does not start with a registry host",
+        ),
         (["inspect", "{broken}"], 5, "are not those of manifest"),
         (["diff", "{store}:v1", "{store}:v9"], 3, "v9 does not exist"),
         (["diff", "{store}:v1", "/nothing/here"], 3, "/nothing/here does not exist"),

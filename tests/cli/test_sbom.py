@@ -158,7 +158,11 @@ def test_what_is_required_and_lacking_is_refused(cli, reference, supplement, jso
     [
         (["{store}:v9"], 3, "v9 does not exist"),
         (["/nothing/here"], 3, "/nothing/here does not exist"),
-        (["here"], 2, "does not start with a registry host"),
+        (
+            ["here"],
+            2,
+            "there is no directory 'here' here, and reference 'here' does not start with a registry host",
+        ),
         (["{store}:v1-modelpack"], 5, "was not packed by modelpack"),
         (["{store}:v1", "--require", "colour"], 2, "'colour' is no minimum element"),
         (["{store}:v1", "--supplement", "/nothing.yaml"], 3, "/nothing.yaml does not exist"),

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -103,6 +104,30 @@ def test_what_is_no_longer_what_it_was_is_not_reused(local, tmp_path, damage):
     local.add_indexed(tmp_path, index, index.files)
     damage(tmp_path / "x" / "a.bin")
     assert local.read(HASHES[0]) is None
+
+
+def test_sharing_is_given_up_where_it_cannot_be(local, tmp_path, monkeypatch):
+    tried = []
+
+    def share(*arguments):
+        tried.append(arguments[1:])
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    monkeypatch.setattr(reuse, "share_blocks", share)
+    index = indexed(tmp_path, {"a.bin": [b"head", A], "b.bin": [B]})
+    local.add_indexed(tmp_path, index, index.files)
+    assert not local.share(HASHES[0], 7, 100, len(A) + 1)  # another length
+    assert not local.share(HASHES[0], 7, 100, len(A))
+    assert not local.share(HASHES[1], 7, 0, len(B))
+    assert tried == [(4, 7, 100, len(A))]
+    assert local.read(HASHES[0]) == A
+
+
+def test_what_has_gone_is_not_shared(local, tmp_path, monkeypatch):
+    index = indexed(tmp_path, {"a.bin": [A]})
+    local.add_indexed(tmp_path, index, index.files)
+    (tmp_path / "a.bin").unlink()
+    assert not local.share(HASHES[0], 7, 0, len(A))
 
 
 def test_a_link_on_the_way_is_not_followed(local, tmp_path):

@@ -104,6 +104,52 @@ def test_copies_are_not_counted_as_fetched(start):
     assert events == [Moved(item="a.bin", size=9000, reused=True)]
 
 
+class Elsewhere:
+    """A source of chunks that says it shares, and of which a test says what it really does."""
+
+    def __init__(self, shared, readable):
+        self.shared, self.readable = shared, readable
+        self.reads = 0
+
+    def share(self, value, fd, offset, length):
+        if self.shared is not None:
+            os.pwrite(fd, self.shared[:length], offset)
+        return self.shared is not None
+
+    def read(self, value, buffer):
+        self.reads += 1
+        if self.readable is None:
+            return None
+        buffer[: len(self.readable)] = self.readable
+        return buffer[: len(self.readable)]
+
+
+@pytest.mark.parametrize(
+    ("shared", "readable", "taken", "reads"),
+    [
+        (content(A1), None, True, 0),
+        (None, content(A1), True, 1),
+        (b"!" * 8192, content(A1), True, 1),
+        (content(A1)[:5000], None, False, 1),
+        (None, None, False, 1),
+        (None, content(A1) + b"more", False, 1),
+        (None, content(A1)[:-1], False, 1),
+    ],
+    ids=["shared", "read", "shared-wrong", "shared-short", "gone", "longer", "shorter"],
+)
+def test_what_is_elsewhere_on_this_machine_is_hashed(start, shared, readable, taken, reads):
+    staging = start()
+    put(staging, A0, A2)
+    source = Elsewhere(shared, readable)
+    assert staging.take(A1, source, memoryview(bytearray(20_000))) is taken
+    assert source.reads == reads
+    assert (A1 in staging.verified_chunks) is taken
+    if taken:
+        assert [staging.read(chunk) for chunk in (A0, A1, A2)] == [
+            content(chunk) for chunk in (A0, A1, A2)
+        ]
+
+
 def test_the_journal_by_the_letter(start, tmp_path):
     """docs/format.md, section 11."""
     staging = start()

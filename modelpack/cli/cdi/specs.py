@@ -144,6 +144,9 @@ def lint_command(
 
     if not root.is_dir():
         raise CdiNotFoundError(f"{root}: no such directory")
+    for directory in spec_dir or ():
+        if not directory.is_dir():
+            print_note(f"{directory}: no such directory")
     # A recorded tree lists its nodes; every other has them.
     nodes = Tree(root) if (root / NODES_FILE).is_file() else None
     findings = lint(spec_dir, root=root, nodes=nodes)

@@ -67,6 +67,7 @@ def print_status(status: DaemonStatus) -> None:
         return
     for line in _heading(status):
         out.print(line)
+    out.print("disk: " + "".join(_disk(status.budget)))
     rows = [
         (
             model.name,
@@ -130,11 +131,8 @@ def _heading(status: DaemonStatus) -> Iterator[Text]:
 
 def _budget(budget: BudgetStatus, width: int) -> Text:
     """Draw the disk budget, with what is reserved, and marks where eviction begins and ends."""
-    said = f"  {human_bytes(budget.used)}"
-    if budget.reserved:
-        said += f" and {human_bytes(budget.reserved)} reserved"
-    said += f" of {human_bytes(budget.limit)}"
-    more = f"; evicts above {human_bytes(budget.high)}" if budget.high < budget.limit else ""
+    said, more = _disk(budget)
+    said = f"  {said}"
     room = max(_LEAST_BUDGET, min(width - len(said) - len(more), _MOST_BUDGET))
     limit = max(budget.limit, 1)
     used = round(room * min(1.0, budget.used / limit))
@@ -144,6 +142,18 @@ def _budget(budget: BudgetStatus, width: int) -> Text:
     bar.append(some * reserved, style="blue")
     bar.append(none * (room - used - reserved), style="dim")
     return bar.append(said).append(more, style="dim")
+
+
+def _disk(budget: BudgetStatus) -> tuple[str, str]:
+    """Say how much of the budget is taken, and what follows from it."""
+    said = human_bytes(budget.used)
+    if budget.reserved:
+        said += f" and {human_bytes(budget.reserved)} reserved"
+    said += f" of {human_bytes(budget.limit)}"
+    if budget.used > budget.limit:
+        return said, "; over the budget"
+    more = f"; evicts above {human_bytes(budget.high)}" if budget.high < budget.limit else ""
+    return said, more
 
 
 def _model(model: ModelStatus, now: float, rates: Rates, name_width: int) -> Iterator[Text]:

@@ -65,6 +65,7 @@ def _check(path: Path, *, json: bool) -> None:
     from modelpack.prefetch.desired import wanted
     from modelpack.prefetch.gates import Gates
     from modelpack.prefetch.sources import DiskSource
+    from modelpack.prefetch.surroundings import surroundings
 
     try:
         found = read_config(path, DiskSource())
@@ -75,6 +76,7 @@ def _check(path: Path, *, json: bool) -> None:
         raise UsageError(str(error)) from error
     models = wanted(found)
     source = policy.source if policy is not None else None
+    notes = surroundings(found)
     if json:
         print_json(
             {
@@ -82,10 +84,13 @@ def _check(path: Path, *, json: bool) -> None:
                 "models": [model.name for model in models],
                 "budget": found.budget.limit,
                 "policy": source,
+                "notes": list(notes),
             }
         )
         return
     print_text(_understood(found, models, source))
+    for note in notes:
+        print_text(f"not on this machine as it is now: {note}")
 
 
 def _understood(

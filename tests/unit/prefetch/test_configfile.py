@@ -184,6 +184,7 @@ BAD = {
     "kind": (changed("runtime", "kind", value="docker"), "runtime.kind is not one of containerd"),
     "no-path": (changed("runtime", "path", drop=True), "runtime.path is missing"),
     "listen": (changed("listen", value="9464"), "listen is not HOST:PORT"),
+    "listen-port": (changed("listen", value=9464), "listen is not HOST:PORT, such as 127.0.0.1:"),
     "concurrency": (changed("concurrency", value=0), "concurrency is not a whole number from 1"),
     "concurrency-float": (changed("concurrency", value=1.5), "concurrency is not a whole number"),
     "rate": (changed("limitRate", value="0"), "limitRate: '0' is not a rate"),
@@ -227,6 +228,10 @@ BAD = {
     "in-nothing": (
         changed(*MODEL, "selector", value={"matchExpressions": [{"key": "a", "operator": "In"}]}),
         "values must be given for In",
+    ),
+    "bare-labels": (
+        changed(*MODEL, "selector", value={"gpu": "h100"}),
+        r"selector.gpu is not known; labels go below it, as matchLabels: {gpu: h100}",
     ),
     "label-boolean": (changed("node", value={"labels": {"a": True}}), "True is not a text; quote"),
     "label-key": (changed("node", value={"labels": {"-a": "b"}}), "is not a label's key"),
