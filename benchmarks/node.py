@@ -218,22 +218,22 @@ def _scenarios(models: Path, host: str, only: set[str]) -> Iterator[tuple[Scenar
 
 
 def _cold(models: Path, host: str) -> tuple[Scenario, int]:
-    model = sharded_model(models / "quarter", shards=4, shard_bytes=256 * MIB)
+    model = sharded_model(models / "four", shards=4, shard_bytes=512 * MIB)
     scenario = Scenario(
         name="node-cold",
-        title="Cold start to a mounted, readable ImageVolume, 4 files of 256 MiB",
+        title="Cold start to a mounted, readable ImageVolume, 4 files of 512 MiB",
         references=(_push(model, f"{host}/bench/cold:v1"),),
     )
     return scenario, _size(model)
 
 
 def _upgrade(models: Path, host: str) -> tuple[Scenario, int]:
-    old = sharded_model(models / "eighth", shards=4, shard_bytes=160 * MIB)
-    new = changed_copy(old, models / "eighth-changed", 0.05)
+    old = sharded_model(models / "four", shards=4, shard_bytes=512 * MIB)
+    new = changed_copy(old, models / "four-changed", 0.05)
     scenario = Scenario(
         name="node-upgrade",
         title="The same of a version with 5 % of the tensors changed, the earlier one there, "
-        "4 files of 160 MiB",
+        "4 files of 512 MiB",
         references=(_push(new, f"{host}/bench/upgrade:v2"),),
         before=_push(old, f"{host}/bench/upgrade:v1"),
     )
