@@ -7,6 +7,8 @@ import importlib
 
 import typer
 
+from modelpack.cli._group import Group
+
 _COMMANDS = {
     "push": "push:push_command",
     "pull": "pull:pull_command",
@@ -30,6 +32,7 @@ _GROUPS = ("policy", "daemon", "doctor", "cdi", "k8s")
 def application(verb: str | None = None) -> typer.Typer:
     """Return the application with one verb; with all of them if there is no such verb."""
     app = typer.Typer(
+        cls=Group,
         name="modelpack",
         help="Deliver AI models as chunked, verified OCI artifacts, and wire the GPUs in with CDI.",
         no_args_is_help=True,

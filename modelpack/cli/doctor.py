@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from modelpack.cli import _options as options
+from modelpack.cli._group import Group
 from modelpack.cli._output import print_json, print_text
 from modelpack.errors import PolicyError
 
 app = typer.Typer(
+    cls=Group,
     help="Look for settings that silently undo what others promise.",
     no_args_is_help=True,
     rich_markup_mode=None,

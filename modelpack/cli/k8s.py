@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from modelpack.cli._group import Group
 from modelpack.cli._output import print_json, print_note, print_text
 from modelpack.cli.cdi import _source
 from modelpack.cli.cdi._source import STANDARD_INPUT, Source, read_input, say
@@ -23,6 +24,7 @@ _POD = "The Pod"
 _OUTPUT = "Output"
 
 app = typer.Typer(
+    cls=Group,
     help="Kubernetes manifests for models and devices.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -8,6 +8,7 @@ import typer
 
 from modelpack.cli import _options as options
 from modelpack.cli import _trust
+from modelpack.cli._group import Group
 from modelpack.cli._output import print_json, print_text
 from modelpack.errors import NotFoundError, PolicyError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from modelpack.trust.policies import LoadedPolicy
 
 app = typer.Typer(
+    cls=Group,
     help="Trust policies: what must hold before a model is fetched.",
     no_args_is_help=True,
     rich_markup_mode=None,

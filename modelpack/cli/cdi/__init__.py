@@ -6,6 +6,7 @@ without a terminal, which is the ``cdi`` package's.
 
 import typer
 
+from modelpack.cli._group import Group
 from modelpack.cli.cdi.generate import generate_command, inventory_command
 from modelpack.cli.cdi.node import diff_command, refresh_command
 from modelpack.cli.cdi.record import record_command
@@ -13,6 +14,7 @@ from modelpack.cli.cdi.share import share_command
 from modelpack.cli.cdi.specs import inject_command, lint_command, list_command, validate_command
 
 app = typer.Typer(
+    cls=Group,
     help="Device specs (CDI) for containerd, CRI-O, Podman and Docker.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -6,6 +6,7 @@ Owns the list of verbs; each group of them is a module. Leaves out what the daem
 
 import typer
 
+from modelpack.cli._group import Group
 from modelpack.cli.daemon.control import (
     hold_command,
     refresh_command,
@@ -17,6 +18,7 @@ from modelpack.cli.daemon.run import run_command
 from modelpack.cli.daemon.status import status_command
 
 app = typer.Typer(
+    cls=Group,
     help="Keep the models on this node that it should have.",
     no_args_is_help=True,
     rich_markup_mode=None,
