@@ -195,7 +195,9 @@ def chunk_lengths_of(fd: int, path: str, size: int) -> "array[int]":
     try:
         return array("I", chunk_lengths(size, probe(path, read, size)))
     except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error
+        raise FormatError(
+            f"{path}: {error}; get the file again, or leave it out with --exclude"
+        ) from error
 
 
 def _cache_key(frames: list[bytes], files: list[ScannedFile]) -> bytes:

@@ -83,7 +83,10 @@ def scan_directory(
     for path, entry in _walk(root, "", skipped):
         if not selected.takes(path):
             continue
-        check_path(lead + path)
+        try:
+            check_path(lead + path)
+        except FormatError as error:
+            raise FormatError(f"{error}; rename it, or leave it out with --exclude") from error
         with mapped_errors(f"{entry.path} cannot be read"):
             source = Path(_link_target(entry, allowed) if entry.is_symlink() else entry.path)
             status = source.stat()

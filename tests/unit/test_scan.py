@@ -179,7 +179,10 @@ REFUSED = {
         "is a FIFO",
     ),
     "whiteout": (lambda d: (d / ".wh.x").write_bytes(b""), "whiteout"),
-    "newline": (lambda d: (d / "a\nb").write_bytes(b""), "control character"),
+    "newline": (
+        lambda d: (d / "a\nb").write_bytes(b""),
+        "control character; rename it, or leave it out",
+    ),
     "backslash": (lambda d: (d / "a\\b").write_bytes(b""), "backslash"),
     "not-utf-8": (
         lambda d: open(os.fsencode(d) + b"/\xff", "wb").close(),
