@@ -24,6 +24,7 @@ import yaml
 from benchmarks import measure
 from benchmarks.contestants import MODELPACK
 from benchmarks.models import MIB, changed_copy, sharded_model
+from benchmarks.report import machine_line
 from modelpack.errors import NetworkError
 from modelpack.prefetch.web.client import fetch_status
 from tests.support.node import Node
@@ -270,11 +271,16 @@ def _size(model: Path) -> int:
 
 def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
     """Return the report as Markdown."""
-    facts = ", ".join(f"{key}: {value}" for key, value in machine.items())
-    lines = ["# Benchmark results on a node", "", f"Machine: {facts}.", ""]
+    head = f"# Benchmark results on a node\n\n{machine_line(machine)}\n\n"
+    return head + tables(outcomes, "##")
+
+
+def tables(outcomes: Sequence[Outcome], heading: str) -> str:
+    """Return a table for each scenario, under headings that begin with ``heading``."""
+    lines = []
     for outcome in outcomes:
         lines += [
-            f"## {outcome.scenario.title}",
+            f"{heading} {outcome.scenario.title}",
             "",
             "| | seconds (min-max) | until pulled | our time / theirs | disk used | our disk / theirs |",
             "|---|---|---|---|---|---|",
@@ -324,3 +330,18 @@ def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
         ],
     }
     return json.dumps(value, indent=1) + "\n"
+
+
+def from_json(text: str) -> list[Outcome]:
+    """Return the outcomes that ``as_json`` wrote."""
+    return [
+        Outcome(
+            scenario=Scenario(name=item["name"], title=item["title"], references=()),
+            model_bytes=item["model_bytes"],
+            samples={
+                name: [Sample(**sample) for sample in samples]
+                for name, samples in item["samples"].items()
+            },
+        )
+        for item in json.loads(text)["scenarios"]
+    ]

@@ -12,7 +12,7 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 from benchmarks.measure import Sample, spread
-from benchmarks.scenarios import Scenario
+from benchmarks.scenarios import SCENARIOS, Scenario
 
 OURS = "modelpack"
 
@@ -26,7 +26,6 @@ class Outcome:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def ratio(ours: Sequence[Sample], theirs: Sequence[Sample]) -> tuple[float, bool]:
@@ -38,17 +37,23 @@ def ratio(ours: Sequence[Sample], theirs: Sequence[Sample]) -> tuple[float, bool
 
 def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
     """Return the report as Markdown."""
-    facts = ", ".join(f"{key}: {value}" for key, value in machine.items())
-    lines = ["# Benchmark results", "", f"Machine: {facts}.", ""]
-    for outcome in outcomes:
-        lines += _section(outcome)
-    return "\n".join(lines) + "\n"
+    return f"# Benchmark results\n\n{machine_line(machine)}\n\n{tables(outcomes, '##')}"
 
 
-def _section(outcome: Outcome) -> list[str]:
+def machine_line(machine: Mapping[str, str]) -> str:
+    """Return what the figures depend on, as a sentence."""
+    return f"Machine: {', '.join(f'{key}: {value}' for key, value in machine.items())}."
+
+
+def tables(outcomes: Sequence[Outcome], heading: str) -> str:
+    """Return a table for each scenario, under headings that begin with ``heading``."""
+    return "\n".join(line for outcome in outcomes for line in _section(outcome, heading)) + "\n"
+
+
+def _section(outcome: Outcome, heading: str) -> list[str]:
     scenario = outcome.scenario
     lines = [
-        f"## {scenario.title}",
+        f"{heading} {scenario.title}",
         "",
         "| | seconds (min-max) | our time / theirs | bar | CPU s/GB | peak RSS | on the wire | verified |",
         "|---|---|---|---|---|---|---|---|",
@@ -79,7 +84,7 @@ def _section(outcome: Outcome) -> list[str]:
     lines += [
         f"| {name} | failed: {why[:80]} | | | | | | |" for name, why in outcome.failed.items()
     ]
-    return [*lines, "", *outcome.notes, ""]
+    return [*lines, ""]
 
 
 def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
@@ -97,12 +102,31 @@ def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
                 },
                 "missing": outcome.missing,
                 "failed": outcome.failed,
-                "notes": outcome.notes,
             }
             for outcome in outcomes
         ],
     }
     return json.dumps(value, indent=1) + "\n"
+
+
+def from_json(text: str) -> tuple[list[Outcome], dict[str, str]]:
+    """Return what ``as_json`` wrote: outcomes and machine."""
+    value = json.loads(text)
+    known = {scenario.name: scenario for scenario in SCENARIOS}
+    outcomes = [
+        Outcome(
+            scenario=known[item["name"]],
+            model_bytes=item["model_bytes"],
+            samples={
+                name: [Sample(**sample) for sample in samples]
+                for name, samples in item["samples"].items()
+            },
+            missing=item["missing"],
+            failed=item["failed"],
+        )
+        for item in value["scenarios"]
+    ]
+    return outcomes, value["machine"]
 
 
 def plot(outcomes: Sequence[Outcome]) -> str:

@@ -20,8 +20,9 @@ _NO_SUCH_CALL = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 # linux/fs.h: struct file_clone_range of descriptor, offset, length, offset in the target.
 _CLONE_RANGE = 0x4020940D
 _CLONE_RANGE_ARGUMENT = struct.Struct("=qQQQ")
-# Less is copied as fast, and would cut files into many extents.
-_WORTH_SHARING = 256 * 1024
+
+WORTH_SHARING = 256 * 1024
+"""Less is copied as fast, and would cut files into many extents."""
 
 
 def allocate(fd: int, size: int) -> None:
@@ -63,7 +64,7 @@ def share_blocks(source: int, start: int, fd: int, offset: int, length: int) -> 
         return False
     first = -(-offset // block) * block
     end = (offset + length) // block * block
-    if end - first < _WORTH_SHARING:
+    if end - first < WORTH_SHARING:
         return False
     shift = start - offset
     argument = _CLONE_RANGE_ARGUMENT.pack(source, first + shift, end - first, first)

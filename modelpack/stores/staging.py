@@ -28,7 +28,13 @@ from modelpack.digest import ChunkHash, chunk_hash
 from modelpack.errors import SpaceError
 from modelpack.events import Moved, Observer
 from modelpack.plan import ChunkMap
-from modelpack.stores.blocks import allocate, is_written, sync_file_system, write_back
+from modelpack.stores.blocks import (
+    WORTH_SHARING,
+    allocate,
+    is_written,
+    sync_file_system,
+    write_back,
+)
 from modelpack.stores.files import mapped_errors, sync_directory
 
 _logger = logging.getLogger(__name__)
@@ -85,6 +91,7 @@ class Staging:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._in_use: dict[int, int] = {}
         self._dirty: set[int] = set()
+        self._allocated: set[int] = set()
         self._unsynced: list[int] = []
         self._unsynced_bytes = 0
         self._bits = bytearray((self._index.chunk_count + 7) // 8)
@@ -123,10 +130,8 @@ class Staging:
             mapped_errors(f"cannot write {self._index.files[number].path}"),
             self._file(number) as fd,
         ):
-            while data:
-                count = os.pwrite(fd, data, position)
-                position += count
-                data = data[count:]
+            self._allocate(number, fd)
+            _put(fd, data, position)
 
     def verified(self, chunk: int) -> None:
         """Take note that a chunk is written and matches its hash."""
@@ -160,7 +165,10 @@ class Staging:
                 # A forged index may give a known hash another length, which would run into the next.
                 if data is None or len(data) != length:
                     return False
-                self.write(chunk, 0, data)
+                # A chunk too small to be shared says nothing of those that follow it.
+                if length >= WORTH_SHARING:
+                    self._allocate(number, fd)
+                _put(fd, data, position)
         self.copied(chunk)
         return True
 
@@ -218,11 +226,23 @@ class Staging:
         size = self._index.files[number].size
         if os.fstat(fd).st_size != size:
             try:
-                allocate(fd, size)
+                os.ftruncate(fd, size)
             except BaseException:
                 os.close(fd)
                 raise
         return fd
+
+    def _allocate(self, number: int, fd: int) -> None:
+        """Give a file its place on the disk before it is written to.
+
+        Not before blocks are shared: some file systems would keep the place that these replace.
+        """
+        if number in self._allocated:
+            return
+        with self._lock:
+            if number not in self._allocated:
+                allocate(fd, self._index.files[number].size)
+                self._allocated.add(number)
 
     def _close_surplus(self) -> None:
         for number in list(self._open):
@@ -384,3 +404,10 @@ class Staging:
 
 def _read(fd: int, buffer: memoryview, offset: int) -> memoryview:
     return buffer[: os.preadv(fd, [buffer], offset)]
+
+
+def _put(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        offset += count
+        data = data[count:]

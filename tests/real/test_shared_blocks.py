@@ -1,6 +1,6 @@
 """What two versions have in common is on the disk once, where the file system can share blocks.
 
-On XFS in a file: on the file systems of the machines that run the tests nothing is shared.
+On such file systems in a file: on those of the machines that run the tests nothing may be shared.
 """
 
 import os
@@ -14,7 +14,7 @@ from tests.support.importing import MIB, assert_mounts, build_shards, options, r
 from tests.support.models import copy_tree, read_tree
 
 pytestmark = [
-    pytest.mark.real("mkfs.xfs", "docker-registry"),
+    pytest.mark.real("mkfs.xfs", "mkfs.btrfs", "docker-registry"),
     pytest.mark.root,
 ]
 
@@ -24,12 +24,12 @@ MODEL_BYTES = 30 * MIB
 SLACK = 10 * MIB
 
 
-@pytest.fixture
-def xfs(tmp_path):
-    image, directory = tmp_path / "xfs.img", tmp_path / "x"
+@pytest.fixture(params=["xfs", "btrfs"])
+def disk(request, tmp_path):
+    image, directory = tmp_path / "disk.img", tmp_path / "x"
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
-    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    subprocess.run([f"mkfs.{request.param}", "-q", image], check=True)
     directory.mkdir()
     subprocess.run(["mount", "-o", "loop", image, directory], check=True)
     yield directory
@@ -59,51 +59,53 @@ def versions(tmp_path, docker_registry, request):
     return old, new, first, second
 
 
-def test_a_seed_directory_shares_its_blocks(xfs, versions):
+def test_a_seed_directory_shares_its_blocks(disk, versions):
     old, new, _, second = versions
-    modelpack.pull(old, xfs / "old")
-    before = used(xfs)
+    modelpack.pull(old, disk / "old")
+    before = used(disk)
     assert before > MODEL_BYTES
-    result = modelpack.pull(new, xfs / "new", seeds=[xfs / "old"])
-    assert used(xfs) - before < SLACK
+    result = modelpack.pull(new, disk / "new", seeds=[disk / "old"])
+    assert used(disk) - before < SLACK
     assert result.reused_bytes > MODEL_BYTES * 0.75
-    assert read_tree(xfs / "new") == read_tree(second)
+    assert read_tree(disk / "new") == read_tree(second)
     # They are two files all the same.
-    with (xfs / "old" / "w0.safetensors").open("r+b") as file:
+    with (disk / "old" / "w0.safetensors").open("r+b") as file:
         file.seek(10 * MIB)
         file.write(bytes(MIB))
-    assert (xfs / "new" / "w0.safetensors").read_bytes() == (second / "w0.safetensors").read_bytes()
-    assert modelpack.verify(xfs / "new").ok
+    assert (disk / "new" / "w0.safetensors").read_bytes() == (
+        second / "w0.safetensors"
+    ).read_bytes()
+    assert modelpack.verify(disk / "new").ok
 
 
-def test_an_upgrade_in_place_writes_what_changed(xfs, versions):
+def test_an_upgrade_in_place_writes_what_changed(disk, versions):
     old, new, _, second = versions
-    modelpack.pull(old, xfs / "model")
-    before = used(xfs)
-    modelpack.pull(new, xfs / "model")
-    assert used(xfs) - before < SLACK
-    assert read_tree(xfs / "model") == read_tree(second)
+    modelpack.pull(old, disk / "model")
+    before = used(disk)
+    modelpack.pull(new, disk / "model")
+    assert used(disk) - before < SLACK
+    assert read_tree(disk / "model") == read_tree(second)
 
 
-def test_shared_blocks_are_hashed(xfs, versions):
+def test_shared_blocks_are_hashed(disk, versions):
     old, new, _, second = versions
-    modelpack.pull(old, xfs / "old")
-    with (xfs / "old" / "w1.safetensors").open("r+b") as file:
+    modelpack.pull(old, disk / "old")
+    with (disk / "old" / "w1.safetensors").open("r+b") as file:
         file.seek(12 * MIB)
         file.write(b"not what it was")
-    modelpack.pull(new, xfs / "new", seeds=[xfs / "old"])
-    assert read_tree(xfs / "new") == read_tree(second)
+    modelpack.pull(new, disk / "new", seeds=[disk / "old"])
+    assert read_tree(disk / "new") == read_tree(second)
 
 
 @pytest.mark.real("containerd", "runc", "busybox", "skopeo")
-def test_snapshots_of_two_versions_share_their_blocks(xfs, versions, start_node):
+def test_snapshots_of_two_versions_share_their_blocks(disk, versions, start_node):
     old, new, first, second = versions
-    (xfs / "n").mkdir()
-    node = start_node(xfs / "n")
+    (disk / "n").mkdir()
+    node = start_node(disk / "n")
     import_model(old, options(node))
-    before = used(xfs)
+    before = used(disk)
     import_model(new, options(node, verify="full"))
-    assert used(xfs) - before < SLACK
+    assert used(disk) - before < SLACK
     assert_mounts(node, new, second)
     node.remove_image(new)
     assert_mounts(node, old, first)
