@@ -27,7 +27,7 @@ from tests.support.certificates import PrivateCA
 from tests.support.nginx import Nginx, limit_rate, proxy
 from tests.support.registries import DockerRegistry
 
-_QUICK_CONTESTANTS = ("modelpack", "bare floor", "oras", "skopeo")
+_QUICK_CONTESTANTS = ("modelpack", "modelpack --no-page-cache", "bare floor", "oras", "skopeo")
 _QUICK_REPEATS = 3
 _LATENCY_SECONDS = 0.02
 

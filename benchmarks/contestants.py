@@ -71,6 +71,9 @@ def pullers() -> dict[str, Contestant]:
     found = [
         Contestant(name="modelpack", program="python:modelpack", argv=_modelpack_pull),
         Contestant(
+            name="modelpack --no-page-cache", program="python:modelpack", argv=_modelpack_direct
+        ),
+        Contestant(
             name="bare floor",
             program="python:benchmarks",
             argv=_floor,
@@ -133,6 +136,10 @@ def pushers(model: Path) -> dict[str, Contestant]:
 def _modelpack_pull(model: Published, destination: Path) -> list[str]:
     trust = ["--ca-file", str(model.ca_file)] if model.ca_file else []
     return [MODELPACK, "pull", model.reference, str(destination), "-q", *trust]
+
+
+def _modelpack_direct(model: Published, destination: Path) -> list[str]:
+    return [*_modelpack_pull(model, destination), "--no-page-cache"]
 
 
 def _modelpack_with(connections: int) -> Callable[[Published, Path], list[str]]:

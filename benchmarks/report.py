@@ -144,7 +144,7 @@ def plot(outcomes: Sequence[Outcome]) -> str:
         for name, samples in outcome.samples.items():
             y += row
             low, middle, high = spread([sample.seconds for sample in samples])
-            colour = "#2563eb" if name == OURS else "#94a3b8"
+            colour = "#2563eb" if name.startswith(OURS) else "#94a3b8"
             parts += [
                 f'<text x="{left - 8}" y="{y}" text-anchor="end">{escape(name)}</text>',
                 (

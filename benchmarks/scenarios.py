@@ -59,6 +59,7 @@ def _changed(work: Path) -> Path:
 
 ALL_PULLERS = (
     "modelpack",
+    "modelpack --no-page-cache",
     "bare floor",
     "oras",
     "skopeo",
@@ -81,7 +82,10 @@ SCENARIOS = (
         name="one-file",
         title="Cold pull, one file of 2 GiB",
         model=_one_file,
-        contestants=("modelpack", "bare floor", "oras", "skopeo", "aria2c", "curl x4"),
+        contestants=(
+            *("modelpack", "modelpack --no-page-cache"),
+            *("bare floor", "oras", "skopeo", "aria2c", "curl x4"),
+        ),
         bars={"oras": 0.70},
     ),
     Scenario(
@@ -194,7 +198,7 @@ SCENARIOS = (
         name="little-memory",
         title="Cold pull, one file of 8 GiB, in a quarter of the machine's memory",
         model=_sized(8192),
-        contestants=("modelpack", "oras", "skopeo"),
+        contestants=("modelpack", "modelpack --no-page-cache", "oras", "skopeo"),
         memory=0.25,
         repeats=2,
     ),

@@ -79,6 +79,7 @@ def pull(
     seeds: Iterable[PathLike] = (),
     verify: str = "chunks",
     force: bool = False,
+    page_cache: bool | None = True,
     gate: "Gate | None" = None,
     judge: "Judge | None" = None,
     connection: "ConnectionOptions | None" = None,
@@ -92,6 +93,7 @@ def pull(
         seeds=tuple(Path(seed) for seed in seeds),
         verify=verify,
         force=force,
+        page_cache=page_cache,
         max_connections=connection.max_connections if connection else None,
         limit_rate=connection.limit_rate if connection else None,
     )

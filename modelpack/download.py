@@ -26,6 +26,7 @@ from modelpack.plan import ChunkMap, ChunkState, FetchRange
 from modelpack.ratelimit import RateLimiter
 from modelpack.schedule import Assignment, ConnectionGovernor, RangeQueue
 from modelpack.storage import ByteStream, RangeConnection, RangeIgnoredError, WrongBytesError
+from modelpack.stores.pagecache import aligned_buffer, placed
 
 _logger = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class Downloader:
 
     def _work(self) -> None:
         connection = None
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = aligned_buffer(PIECE_BYTES)
         failures = 0
         try:
             connection = self._connect()
@@ -341,14 +342,20 @@ class Downloader:
         self, stream: ByteStream, assignment: Assignment, chunk: int, buffer: memoryview
     ) -> None:
         hasher = blake3()
-        length = self._map.index.lengths[chunk]
+        index = self._map.index
+        length, base = index.lengths[chunk], index.offsets[chunk]
         offset = 0
         while offset < length:
-            count = self._receive(stream, assignment, buffer[: length - offset])
-            piece = buffer[:count]
-            hasher.update(piece)
+            # Pieces end where blocks of the file do, so that only a chunk's ends are parts of blocks.
+            room = PIECE_BYTES - (base + offset) % PIECE_BYTES
+            piece = placed(buffer, base + offset, min(room, length - offset))
+            filled = 0
+            while filled < len(piece):
+                count = self._receive(stream, assignment, piece[filled:])
+                hasher.update(piece[filled : filled + count])
+                filled += count
             self._sink.write(chunk, offset, piece)
-            offset += count
+            offset += filled
         if hasher.digest() != self._map.index.hash_of(chunk):
             self._wrong(chunk)
         self._states[chunk] = ChunkState.HAVE

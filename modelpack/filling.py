@@ -22,6 +22,7 @@ from modelpack.plan import ChunkMap, ChunkState
 from modelpack.ratelimit import RateLimiter
 from modelpack.reuse import LocalChunks
 from modelpack.storage import Repository
+from modelpack.stores.pagecache import aligned_buffer, free_memory, is_better_passed
 from modelpack.stores.staging import Staging
 
 _COPY_THREADS = 2
@@ -40,11 +41,13 @@ def fill_staging(
     max_connections: int | None = None,
     limit_rate: int | None = None,
     limiter: RateLimiter | None = None,
+    page_cache: bool | None = True,
 ) -> int:
     """Bring the staged files to completion: what is missing is copied locally or fetched.
 
     A normal return proves that every chunk of them is verified and durable. ``announce`` is told
-    the plan before anything moves. ``connections`` is how many to start with, ``limit_rate`` in
+    the plan before anything moves. ``page_cache`` is whether files go through it, None as long as
+    there is free memory for them. ``connections`` is how many to start with, ``limit_rate`` in
     bytes per second; a ``limiter``, which other transfers may share, takes its place. Returns how
     many bytes were received.
 
@@ -55,6 +58,11 @@ def fill_staging(
     index = artifact.index
     work = plan.plan_chunks(index, files=staging.files, have=staging.verified_chunks, local=local)
     announce(work)
+    if page_cache is None:
+        written = work.fetch_bytes + sum(index.lengths[n] for n in work.chunks(ChunkState.COPY))
+        page_cache = not is_better_passed(written, free_memory())
+    if not page_cache:
+        staging.pass_page_cache()
     _copy(work, staging, local, index)
     size = plan.range_size(work.fetch_bytes, connections)
     ranges = plan.plan_ranges(chunk_map, work.states, size)
@@ -113,7 +121,7 @@ def _copy(work: plan.PullPlan, staging: Staging, local: LocalChunks, index: Chun
 
     def copy(chunk: int) -> None:
         if not hasattr(buffers, "chunk"):
-            buffers.chunk = memoryview(bytearray(max(index.lengths)))
+            buffers.chunk = aligned_buffer(max(index.lengths))
         taken = staging.take(chunk, local, buffers.chunk)
         work.states[chunk] = ChunkState.HAVE if taken else ChunkState.FETCH
 

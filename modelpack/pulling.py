@@ -57,6 +57,9 @@ class PullOptions:
     max_connections: int | None = None
     limit_rate: int | None = None
     """Bytes per second over all connections."""
+    page_cache: bool | None = True
+    """Whether files are written through it, so that they can be read at once; None is as long as
+    there is free memory for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,6 +285,7 @@ class _Pull:
                 max_connections=self._options.max_connections,
                 limit_rate=self._options.limit_rate,
                 limiter=self._limiter,
+                page_cache=self._options.page_cache,
             )
         finally:
             local.close()

@@ -82,6 +82,7 @@ def pull_into(
     containerd: Mapping[str, object],
     seeds: tuple[Path, ...],
     verify: str,
+    page_cache: bool,
     connection: "ConnectionOptions",
     gate: "Gate | None",
     observer: "Observer",
@@ -96,13 +97,20 @@ def pull_into(
         from modelpack.runtime.containerd import import_model
         from modelpack.runtime.options import ImportOptions
 
-        options = ImportOptions(seeds=seeds, verify=verify, **given)  # type: ignore[arg-type]
+        options = ImportOptions(
+            seeds=seeds,
+            verify=verify,
+            page_cache=page_cache,
+            **given,  # type: ignore[arg-type]
+        )
         return import_model(reference, options, connection=connection, gate=gate, observer=observer)
     if into != "podman":
         raise UsageError(f"--into takes containerd or podman, not {into!r:.60}")
     if given:
         name = next(iter(given)).replace("_", "-")
         raise UsageError(f"--{name} is containerd's; podman knows its own store")
+    if not page_cache:
+        raise UsageError("--no-page-cache does not go with podman, which reads the files at once")
     from modelpack.runtime.podman import import_model as import_into_podman
 
     return import_into_podman(

@@ -65,6 +65,8 @@ class RuntimeOptions:
     """Where the node's file system is seen from this process."""
     path: Path | None = None
     """The directory, where the kind is that."""
+    page_cache: bool | None = None
+    """Whether models are written through it; None is as long as there is free memory for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

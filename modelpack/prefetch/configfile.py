@@ -39,8 +39,8 @@ _MEMBERS = (
     *("timezone", "mirrors", "plainHttp", "proxy", "caFile", "authFile", "bounds", "scrub"),
     *("retry", "defaults", "models", "include"),
 )
-_CONTAINERD = ("kind", "address", "namespace", "snapshotter", "hostRoot")
-_DIRECTORY = ("kind", "path")
+_CONTAINERD = ("kind", "address", "namespace", "snapshotter", "hostRoot", "pageCache")
+_DIRECTORY = ("kind", "path", "pageCache")
 KINDS = ("containerd", "directory")
 
 MAX_LABELS = 256
@@ -257,11 +257,12 @@ def _runtime(top: Section) -> config.RuntimeOptions:
     if kind not in KINDS:
         section.refuse("kind", f"is not one of {', '.join(KINDS)}")
     section.only(*(_DIRECTORY if kind == "directory" else _CONTAINERD))
+    page_cache = section.flag("pageCache") if section.has("pageCache") else None
     if kind == "directory":
         path = Path(section.as_text(section.required("path"), "path"))
         if not path.is_absolute():
             section.refuse("path", "is not an absolute path")
-        return config.RuntimeOptions(kind=kind, path=path)
+        return config.RuntimeOptions(kind=kind, path=path, page_cache=page_cache)
     address, host_root = section.text("address"), Path(section.text("hostRoot") or "/")
     for name, path in (("address", Path(address or "/")), ("hostRoot", host_root)):
         if not path.is_absolute():
@@ -272,6 +273,7 @@ def _runtime(top: Section) -> config.RuntimeOptions:
         namespace=section.text("namespace") or NAMESPACE,
         snapshotter=section.text("snapshotter") or SNAPSHOTTER,
         host_root=host_root,
+        page_cache=page_cache,
     )
 
 

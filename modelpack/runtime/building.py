@@ -71,6 +71,7 @@ class Builder:
     full: bool
     connection: ConnectionOptions
     limiter: RateLimiter | None
+    page_cache: bool | None
     observer: Observer
 
     @property
@@ -177,6 +178,7 @@ class Builder:
                 max_connections=self.connection.max_connections,
                 limit_rate=self.connection.limit_rate,
                 limiter=self.limiter,
+                page_cache=self.page_cache,
             )
         finally:
             local.close()

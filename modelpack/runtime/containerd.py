@@ -188,6 +188,7 @@ class _Import:
                 full=self.options.verify == "full",
                 connection=self.connection,
                 limiter=self.limiter,
+                page_cache=self.options.page_cache,
                 observer=self.observer,
             )
             built = builder.run()

@@ -36,6 +36,7 @@ from modelpack.stores.blocks import (
     write_back,
 )
 from modelpack.stores.files import mapped_errors, sync_directory
+from modelpack.stores.pagecache import open_direct, placed, put
 
 _logger = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ class Staging:
         self._observer = observer
         self._lock = threading.Lock()
         self._open: OrderedDict[int, int] = OrderedDict()
+        self._direct: dict[int, int] = {}
+        self._passes_cache = False
         self._in_use: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._allocated: set[int] = set()
@@ -118,6 +121,10 @@ class Staging:
 
     # --- writing -----------------------------------------------------------------------------
 
+    def pass_page_cache(self) -> None:
+        """From now on write past the page cache what lies in memory as ``pagecache`` wants it."""
+        self._passes_cache = True
+
     def write(self, chunk: int, offset: int, data: memoryview) -> None:
         """Put bytes at ``offset`` of a chunk.
 
@@ -125,13 +132,13 @@ class Staging:
             SpaceError: the file system is full.
         """
         number = self._map.file_of[chunk]
-        position = self._index.offsets[chunk] + offset
         with (
             mapped_errors(f"cannot write {self._index.files[number].path}"),
             self._file(number) as fd,
         ):
             self._allocate(number, fd)
-            _put(fd, data, position)
+            position = self._index.offsets[chunk] + offset
+            put(fd, data, position, direct=self._direct_of(number))
 
     def verified(self, chunk: int) -> None:
         """Take note that a chunk is written and matches its hash."""
@@ -147,7 +154,7 @@ class Staging:
         """Bring a chunk from elsewhere on this machine; False if it is no longer there.
 
         Where the file system can, its blocks are shared rather than copied. Either way it is hashed
-        as it is here, or as it was written. ``buffer`` is long enough for any chunk.
+        as it is here, or as it was written. ``buffer`` is an aligned one for any chunk.
 
         Raises:
             SpaceError: the file system is full.
@@ -160,15 +167,16 @@ class Staging:
             self._file(number) as fd,
         ):
             shared = source.share(value, fd, position, length)
-            if not (shared and chunk_hash(_read(fd, buffer[:length], position)) == value):
-                data = source.read(value, buffer)
+            memory = placed(buffer, position, length)
+            if not (shared and chunk_hash(_read(fd, memory, position)) == value):
+                data = source.read(value, memory)
                 # A forged index may give a known hash another length, which would run into the next.
                 if data is None or len(data) != length:
                     return False
                 # A chunk too small to be shared says nothing of those that follow it.
                 if length >= WORTH_SHARING:
                     self._allocate(number, fd)
-                _put(fd, data, position)
+                put(fd, data, position, direct=self._direct_of(number))
         self.copied(chunk)
         return True
 
@@ -184,6 +192,8 @@ class Staging:
 
     def _write_back(self, chunk: int) -> None:
         """Keep the disk busy from the first chunk on, so that the last sync is a short one."""
+        if self._passes_cache:
+            return
         with self._file(self._map.file_of[chunk]) as fd:
             write_back(fd, self._index.offsets[chunk], self._index.lengths[chunk])
 
@@ -244,12 +254,27 @@ class Staging:
                 allocate(fd, self._index.files[number].size)
                 self._allocated.add(number)
 
+    def _direct_of(self, number: int) -> int:
+        """Return a descriptor of a file in use that passes the page cache, -1 for none."""
+        if not self._passes_cache:
+            return -1
+        with self._lock:
+            if number not in self._direct:
+                self._direct[number] = open_direct(self.path(number))
+            return self._direct[number]
+
     def _close_surplus(self) -> None:
         for number in list(self._open):
             if len(self._open) <= _MAX_OPEN_FILES:
                 return
             if number not in self._in_use:
-                os.close(self._open.pop(number))
+                self._close_file(number)
+
+    def _close_file(self, number: int) -> None:
+        os.close(self._open.pop(number))
+        direct = self._direct.pop(number, -1)
+        if direct >= 0:
+            os.close(direct)
 
     # --- durability --------------------------------------------------------------------------
 
@@ -389,7 +414,7 @@ class Staging:
         with self._lock:
             # After a second interrupt a worker may still write: its descriptor stays its own.
             for number in self._open.keys() - self._in_use.keys():
-                os.close(self._open.pop(number))
+                self._close_file(number)
         if self._journal >= 0:
             os.close(self._journal)
             self._journal = -1
@@ -404,10 +429,3 @@ class Staging:
 
 def _read(fd: int, buffer: memoryview, offset: int) -> memoryview:
     return buffer[: os.preadv(fd, [buffer], offset)]
-
-
-def _put(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        offset += count
-        data = data[count:]

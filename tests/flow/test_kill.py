@@ -65,7 +65,10 @@ def assert_only_verified_files(out: Path, model: Path) -> None:
         assert data == expected[path][1], path
 
 
-def test_pull_killed_fifty_times(model, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "times"), [((), KILLS), (("--no-page-cache",), KILLS // 2)], ids=["", "uncached"]
+)
+def test_pull_killed_fifty_times(model, tmp_path, options, times):
     chance = random.Random(int(os.environ.get("MODELPACK_TEST_SEED", "7")))
     with FaultRegistry() as registry:
         reference = f"{registry.host}/team/model:v1"
@@ -75,8 +78,8 @@ def test_pull_killed_fifty_times(model, tmp_path):
         registry.faults.add(Fault.slow(6 * MIB, kind="blob"))
         out = tmp_path / "out"
         kills = 0
-        for _ in range(KILLS):
-            status = kill_at_random(["pull", reference, str(out), "-q"], 1.6, chance)
+        for _ in range(times):
+            status = kill_at_random(["pull", reference, str(out), "-q", *options], 1.6, chance)
             kills += status is None
             assert_only_verified_files(out, model)
             if status == 0:

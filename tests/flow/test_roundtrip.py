@@ -71,6 +71,20 @@ def test_everything_comes_back(place, tmp_path):
     assert report.digest == pushed.digest
 
 
+def test_everything_comes_back_past_the_page_cache(place, tmp_path):
+    model = build_model(tmp_path / "model")
+    modelpack.push(model, f"{place}:v1")
+    for _ in range(2):
+        pulled = modelpack.pull(f"{place}:v1", tmp_path / "out", page_cache=False, verify="full")
+        assert read_tree(tmp_path / "out") == read_tree(model)
+    assert pulled.reused_bytes == pulled.bytes
+    copied = modelpack.pull(
+        f"{place}:v1", tmp_path / "copy", seeds=[tmp_path / "out"], page_cache=False
+    )
+    assert copied.reused_bytes == copied.bytes
+    assert read_tree(tmp_path / "copy") == read_tree(model)
+
+
 def test_second_push_and_pull_move_nothing(place, tmp_path):
     model = build_model(tmp_path / "model")
     first = modelpack.push(model, f"{place}:v1")

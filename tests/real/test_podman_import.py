@@ -113,6 +113,7 @@ def test_a_damaged_layout_is_not_taken(podman, command, reference, tmp_path, doc
         (("--into", "docker"), "--into takes containerd or podman, not 'docker'"),
         (("--into", "podman", "--namespace", "x"), "--namespace is containerd's"),
         (("--into", "podman", "--host-root", "/host"), "--host-root is containerd's"),
+        (("--into", "podman", "--no-page-cache"), "--no-page-cache does not go with podman"),
     ],
 )
 def test_options_that_do_not_go_together(arguments, said, command, reference):

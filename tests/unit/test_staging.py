@@ -120,6 +120,8 @@ class Elsewhere:
         self.reads += 1
         if self.readable is None:
             return None
+        if len(self.readable) > len(buffer):
+            return memoryview(self.readable)
         buffer[: len(self.readable)] = self.readable
         return buffer[: len(self.readable)]
 

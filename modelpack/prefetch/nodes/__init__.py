@@ -24,7 +24,12 @@ def open_node(runtime: RuntimeOptions, network: Network) -> Node:
     if runtime.kind == DirectoryNode.kind:
         if runtime.path is None:
             raise UsageError("runtime: a directory needs a path")
-        return DirectoryNode(runtime.path, network, host_root=runtime.host_root)
+        return DirectoryNode(
+            runtime.path,
+            network,
+            host_root=runtime.host_root,
+            page_cache=runtime.page_cache,
+        )
     raise UsageError(
         f"runtime: kind {runtime.kind!r:.40} is neither {ContainerdNode.kind} nor "
         f"{DirectoryNode.kind}"

@@ -104,6 +104,7 @@ class ContainerdNode:
             host_root=self._runtime.host_root,
             name=name if isinstance(name, RegistryReference) else None,
             unpin_superseded=False,
+            page_cache=self._runtime.page_cache,
         )
         connection = connection_options(self._network, reference)
         with open_repository(pinned, connection, observer=observer) as repository:

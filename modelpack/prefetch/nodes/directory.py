@@ -61,9 +61,17 @@ class DirectoryNode:
 
     kind = "directory"
 
-    def __init__(self, path: Path, network: Network, *, host_root: Path = Path("/")) -> None:
+    def __init__(
+        self,
+        path: Path,
+        network: Network,
+        *,
+        host_root: Path = Path("/"),
+        page_cache: bool | None = None,
+    ) -> None:
         """Prepare; ``host_root`` is where the node's ``/proc`` is seen, ``path`` is as it is."""
         self._path = path
+        self._page_cache = page_cache
         self._network = network
         self._proc = host_root / "proc"
         self._resolver = Resolver(network, _check_model)
@@ -112,6 +120,7 @@ class DirectoryNode:
                     # What is here before may have been put here because it was damaged.
                     verify="full" if partial.is_dir() else "chunks",
                     max_connections=self._network.connections,
+                    page_cache=self._page_cache,
                 )
                 connection = connection_options(self._network, reference)
                 with open_repository(pinned, connection, observer=observer) as repository:

@@ -82,6 +82,7 @@ FULL = {
         "namespace": "k8s.io",
         "snapshotter": "overlayfs",
         "hostRoot": "/host",
+        "pageCache": False,
     },
     "policy": "policy.yaml",
     "concurrency": 4,
@@ -365,6 +366,7 @@ def test_the_values_are_those_of_the_file(tmp_path):
         "kubernetes.io/hostname": "worker-3",
     }
     assert found.runtime.host_root == Path("/host")
+    assert found.runtime.page_cache is False
     assert found.policy == tmp_path / "policy.yaml"
     assert found.network.ca_file == tmp_path / "ca.pem"
     assert found.network.auth_file == Path("/etc/modelpack/auth.json")
