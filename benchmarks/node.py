@@ -9,15 +9,17 @@ containerd takes more than before.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 import yaml
 
@@ -27,6 +29,7 @@ from benchmarks.models import MIB, changed_copy, sharded_model
 from benchmarks.report import machine_line
 from modelpack.errors import NetworkError
 from modelpack.prefetch.web.client import fetch_status
+from modelpack.stores.files import write_atomically
 from tests.support.node import Node
 from tests.support.nodestate import collect_garbage, disk_use
 from tests.support.registries import DockerRegistry
@@ -65,7 +68,7 @@ class Scenario:
     references: tuple[str, ...]
     before: str | None = None
     by_daemon: bool = False
-    """Whether our side is a daemon that starts with these models wanted, not a command for each."""
+    """Whether our side is a running daemon that is told of them, not a command for each."""
     repeats: int = 3
 
 
@@ -85,18 +88,22 @@ class NodeBench:
         """Use a running node; ``fill`` is called before each run."""
         self._node = node
         self._fill = fill
+        self._control: _Daemon | None = None
 
     def run(self, scenario: Scenario, model_bytes: int) -> Outcome:
         """Time both sides in turn; the first turn warms up and is not counted."""
         outcome = Outcome(scenario=scenario, model_bytes=model_bytes)
         ours = self._daemon if scenario.by_daemon else self._imports
-        sides = {OURS: ours, STOCK: self._pulls}
-        for turn in range(scenario.repeats + 1):
-            for name, pull in sides.items():
-                sample = self._once(scenario, pull)
-                print(f"  {name}: {sample.seconds:.2f} s", file=sys.stderr, flush=True)
-                if turn:
-                    outcome.samples.setdefault(name, []).append(sample)
+        sides: dict[str, Bring] = {OURS: ours, STOCK: self._pulls}
+        with ExitStack() as stack:
+            if scenario.by_daemon:
+                self._control = stack.enter_context(_Daemon(self._node))
+            for turn in range(scenario.repeats + 1):
+                for name, bring in sides.items():
+                    sample = self._once(scenario, bring)
+                    print(f"  {name}: {sample.seconds:.2f} s", file=sys.stderr, flush=True)
+                    if turn:
+                        outcome.samples.setdefault(name, []).append(sample)
         return outcome
 
     def _once(self, scenario: Scenario, bring: Bring) -> Sample:
@@ -113,7 +120,7 @@ class NodeBench:
             with self._node.container(image_volumes=volumes) as container:
                 container.exec(["sh", "-c", _READ_ALL])
                 seconds = time.perf_counter() - started
-        disk = disk_use(self._node.root) - before
+            disk = disk_use(self._node.root) - before
         for reference in (*scenario.references, *filter(None, [scenario.before])):
             self._node.remove_image(reference)
         collect_garbage(self._node)
@@ -131,31 +138,11 @@ class NodeBench:
 
     @contextmanager
     def _daemon(self, references: Sequence[str]) -> Iterator[None]:
-        """Start a daemon that wants these models, and wait until it has them."""
-        store = self._node.root.parent / "daemon"
-        shutil.rmtree(store, ignore_errors=True)
-        store.mkdir()
-        config = {
-            "store": str(store),
-            "budget": "100Gi",
-            "listen": "127.0.0.1:0",
-            "runtime": {"kind": "containerd", "address": str(self._node.socket)},
-            "models": [{"ref": reference} for reference in references],
-        }
-        path = store / "daemon.yaml"
-        path.write_text(yaml.safe_dump(config))
-        log = store / "log"
-        with log.open("wb") as file:
-            daemon = subprocess.Popen([MODELPACK, "daemon", "--config", str(path)], stderr=file)
-        try:
-            while not _is_ready(store / "control.sock"):
-                if daemon.poll() is not None:
-                    sys.exit(f"modelpack daemon: {log.read_text()[-600:]}")
-                time.sleep(_POLL_SECONDS)
-            yield
-        finally:
-            daemon.terminate()
-            daemon.wait()
+        """Tell a running daemon of the models, and wait until it has them."""
+        assert self._control is not None, "no daemon runs"
+        self._control.want(references)
+        yield
+        self._control.want([])
 
     def _import(self, reference: str) -> None:
         command = [MODELPACK, "pull", reference, "--into", "containerd", "-q", "--no-pin"]
@@ -166,11 +153,59 @@ class NodeBench:
             sys.exit(f"modelpack pull: {done.stderr}")
 
 
-def _is_ready(socket: Path) -> bool:
-    try:
-        return fetch_status(socket)["ready"] is True
-    except NetworkError:  # it has only just been started
-        return False
+class _Daemon:
+    """A daemon that wants nothing until it is told, and keeps nothing then; a context manager."""
+
+    def __init__(self, node: Node) -> None:
+        self._store = node.root.parent / "daemon"
+        shutil.rmtree(self._store, ignore_errors=True)
+        self._store.mkdir()
+        self._file = self._store / "daemon.yaml"
+        self._log = self._store / "log"
+        self._socket = node.socket
+        self._write([])
+        self._process = subprocess.Popen(
+            [MODELPACK, "daemon", "--config", str(self._file)], stderr=self._log.open("wb")
+        )
+
+    def __enter__(self) -> Self:
+        self._wait(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def want(self, references: Sequence[str]) -> None:
+        """Change its configuration, and wait until it has these models and no others."""
+        self._write(references)
+        self._process.send_signal(signal.SIGHUP)
+        self._wait(len(references))
+
+    def _write(self, references: Sequence[str]) -> None:
+        config = {
+            "store": str(self._store),
+            "budget": "100Gi",
+            # What is not wanted any more goes at once.
+            "watermarks": {"high": "0%", "low": "0%"},
+            "listen": "127.0.0.1:0",
+            "runtime": {"kind": "containerd", "address": str(self._socket)},
+            "models": [{"ref": reference} for reference in references],
+        }
+        write_atomically(self._file, yaml.safe_dump(config).encode())
+
+    def _wait(self, count: int) -> None:
+        while True:
+            if self._process.poll() is not None:
+                sys.exit(f"modelpack daemon: {self._log.read_text()[-600:]}")
+            try:
+                status = fetch_status(self._store / "control.sock")
+            except NetworkError:  # it has only just been started
+                status = {"ready": False}
+            found = [bool(model["digest"]) for model in status.get("models", [])]
+            if status["ready"] and found == [True] * count:
+                return
+            time.sleep(_POLL_SECONDS)
 
 
 def _at_once(pull: Callable[[str], object], references: Sequence[str]) -> None:
@@ -248,7 +283,7 @@ def _ten(models: Path, host: str) -> tuple[Scenario, int]:
     ]
     scenario = Scenario(
         name="node-ten",
-        title="Ten models of some 64 MiB in one container: a daemon that starts with them wanted, "
+        title="Ten models of some 64 MiB in one container: a running daemon that is told of them, "
         "against ten pulls at once",
         references=tuple(
             _push(model, f"{host}/bench/ten-{number}:v1") for number, model in enumerate(made)

@@ -82,7 +82,7 @@ def pull_into(
     containerd: Mapping[str, object],
     seeds: tuple[Path, ...],
     verify: str,
-    page_cache: bool,
+    page_cache: bool | None,
     connection: "ConnectionOptions",
     gate: "Gate | None",
     observer: "Observer",
@@ -109,7 +109,7 @@ def pull_into(
     if given:
         name = next(iter(given)).replace("_", "-")
         raise UsageError(f"--{name} is containerd's; podman knows its own store")
-    if not page_cache:
+    if page_cache is False:
         raise UsageError("--no-page-cache does not go with podman, which reads the files at once")
     from modelpack.runtime.podman import import_model as import_into_podman
 

@@ -56,13 +56,14 @@ def pull_command(
         ),
     ] = "chunks",
     page_cache: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--page-cache/--no-page-cache",
             help="Write through the page cache, for who reads the model next, or past it, which "
-            "pushes nothing out of full memory and takes less CPU time.",
+            "pushes nothing out of full memory and takes less CPU time. By default a directory's "
+            "files go through it, and a node's as long as there is free memory for them.",
         ),
-    ] = True,
+    ] = None,
     into: _into.Into = None,
     address: _into.Address = None,
     namespace: _into.Namespace = None,
@@ -161,7 +162,7 @@ def pull_command(
             seeds=seed or (),
             verify=verify,
             force=force,
-            page_cache=page_cache,
+            page_cache=page_cache is not False,
             gate=gate,
             judge=gate.judge if gate else None,
             connection=connection,

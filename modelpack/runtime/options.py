@@ -44,9 +44,9 @@ class ImportOptions:
     verify: str = "chunks"
     """``chunks``: BLAKE3 of all that arrives. ``full``: also the SHA-256 of every layer, new or
     there already, from its files."""
-    page_cache: bool | None = True
-    """Whether files are written through it, so that they can be read at once; None is as long as
-    there is free memory for them."""
+    page_cache: bool | None = None
+    """Whether files are written through it; None is as long as there is free memory for them, so
+    that what running Pods have in it stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
