@@ -60,7 +60,7 @@ class Bench:
             repeats = min(_QUICK_REPEATS, scenario.repeats) if quick else scenario.repeats
             with _limited(scenario) as memory:
                 outcome.samples = {item.name: [] for item in here}
-                warm_up = 1 if scenario.warm_up else 0
+                warm_up = 1 if scenario.warm_up and not quick else 0
                 for turn in range(repeats + warm_up):
                     # Whoever comes first in one turn comes last in the next; pushes build on others.
                     first = turn % len(here) if scenario.kind == "pull" else 0

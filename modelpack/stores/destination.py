@@ -226,7 +226,7 @@ class Destination:
         Raises:
             IntegrityError: a link or a directory is in the way.
         """
-        with mapped_errors(f"cannot write {self.path / path}"):
+        with mapped_errors(f"cannot write {self.path}/{path}"):
             self.tree.stat(path)
             os.chmod(source, mode)
             with self.tree.parent(path, create=True) as (fd, name):

@@ -282,7 +282,8 @@ class Tree:
             above = above.rpartition("/")[0]
 
     def _readable(self, path: str) -> contextlib.AbstractContextManager[None]:
-        return mapped_errors(f"cannot read {self.root / path}", but=(FileNotFoundError,))
+        # Joining paths takes longer than the call that this is about.
+        return mapped_errors(f"cannot read {self.root}/{path}", but=(FileNotFoundError,))
 
     def _enter(self, fd: int, name: str, path: str, *, create: bool) -> int:
         if create:

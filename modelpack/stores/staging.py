@@ -45,6 +45,8 @@ JOURNAL = "journal"
 _SYNC_BYTES = 256 * 1024 * 1024
 _SYNC_SECONDS = 2.0
 _MAX_OPEN_FILES = 128
+# Of smaller files there are many, and a system call for each takes longer than it saves.
+_WORTH_A_CALL = 256 * 1024
 # From this many dirty files on, one syncfs is cheaper than an fdatasync for each.
 _SYNCFS_FROM = 64
 # Room for directories, the journal and the metadata besides the files themselves.
@@ -192,7 +194,7 @@ class Staging:
 
     def _write_back(self, chunk: int) -> None:
         """Keep the disk busy from the first chunk on, so that the last sync is a short one."""
-        if self._passes_cache:
+        if self._passes_cache or self._index.lengths[chunk] < _WORTH_A_CALL:
             return
         with self._file(self._map.file_of[chunk]) as fd:
             write_back(fd, self._index.offsets[chunk], self._index.lengths[chunk])
@@ -247,7 +249,7 @@ class Staging:
 
         Not before blocks are shared: some file systems would keep the place that these replace.
         """
-        if number in self._allocated:
+        if number in self._allocated or self._index.files[number].size < _WORTH_A_CALL:
             return
         with self._lock:
             if number not in self._allocated:
