@@ -1,7 +1,8 @@
 """Rewrite the generated parts of the documentation.
 
 ``docs/cli.md`` is made from the commands' own help, ``docs/metrics.md`` from the metrics' definitions,
-and the end of ``docs/node.md`` from the schema of the daemon's configuration.
+the end of ``docs/node.md`` from the schema of the daemon's configuration, and that of
+``docs/benchmarks.md`` from the figures in ``docs/benchmarks/``.
 
 python docs/generate.py           # rewrite
 python docs/generate.py --check   # exit 1 if something is out of date
@@ -29,6 +30,7 @@ _COMMAND = re.compile(r"^  ([a-z0-9][a-z0-9-]*)", re.MULTILINE)
 def main(arguments: list[str]) -> int:
     """Write or check the pages; return the exit status."""
     pages = {
+        "benchmarks.md": benchmark_tables,
         "cli.md": lambda: "".join(sections([])),
         "metrics.md": metrics_table,
         "node.md": configuration_table,
@@ -42,6 +44,17 @@ def main(arguments: list[str]) -> int:
         if "--check" not in arguments:
             page.write_text(wanted)
     return int(changed and "--check" in arguments)
+
+
+def benchmark_tables() -> str:
+    """Return the tables of the figures that are kept."""
+    sys.path.insert(0, str(DOCS.parent))
+    from benchmarks import node, report
+
+    outcomes, machine = report.from_json((DOCS / "benchmarks/full.json").read_text())
+    nodes = node.from_json((DOCS / "benchmarks/node.json").read_text())
+    whole = f"{report.tables(outcomes, '###')}\n{node.tables(nodes, '###')}"
+    return f"\n{report.machine_line(machine)}\n\n{whole.rstrip()}\n"
 
 
 def metrics_table() -> str:
