@@ -131,7 +131,7 @@ def from_json(text: str) -> tuple[list[Outcome], dict[str, str]]:
 
 def plot(outcomes: Sequence[Outcome]) -> str:
     """Return horizontal bars of median seconds as SVG, with the spread as a thin line."""
-    width, left, row = 760, 190, 22
+    width, left, row = 760, 205, 22
     parts = []
     y = 10
     for outcome in outcomes:
