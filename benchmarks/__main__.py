@@ -27,8 +27,7 @@ from tests.support.certificates import PrivateCA
 from tests.support.nginx import Nginx, limit_rate, proxy
 from tests.support.registries import DockerRegistry
 
-_QUICK_CONTESTANTS = ("modelpack", "modelpack --no-page-cache", "bare floor", "oras", "skopeo")
-_QUICK_REPEATS = 3
+_QUICK_CONTESTANTS = ("modelpack", "modelpack --no-page-cache", "bare floor", "oras")
 _LATENCY_SECONDS = 0.02
 
 
@@ -57,7 +56,7 @@ class Bench:
             ]
             outcome.missing = [item.name for item in wanted if not item.is_here]
             here = [item for item in wanted if item.is_here]
-            repeats = min(_QUICK_REPEATS, scenario.repeats) if quick else scenario.repeats
+            repeats = scenario.quick_repeats if quick else scenario.repeats
             with _limited(scenario) as memory:
                 outcome.samples = {item.name: [] for item in here}
                 warm_up = 1 if scenario.warm_up and not quick else 0

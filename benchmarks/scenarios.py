@@ -32,6 +32,7 @@ class Scenario:
     warm_up: bool = True
     """Whether a first turn is run and not counted."""
     quick: bool = False
+    quick_repeats: int = 3
 
 
 def _four_shards(work: Path) -> Path:
@@ -124,6 +125,7 @@ SCENARIOS = (
         repeats=3,
         warm_up=False,
         quick=True,
+        quick_repeats=1,
     ),
     Scenario(
         name="present",
