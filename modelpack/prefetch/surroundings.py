@@ -15,6 +15,7 @@ from modelpack.prefetch.advice import for_daemon
 from modelpack.prefetch.config import DaemonConfig
 from modelpack.prefetch.nodes import open_node
 from modelpack.prefetch.quantities import show_size
+from modelpack.stores.files import mapped_errors
 
 
 def surroundings(config: DaemonConfig) -> tuple[str, ...]:
@@ -54,7 +55,8 @@ def _free_bytes(config: DaemonConfig) -> int:
     path = config.runtime.path
     if path is None:
         return open_node(config.runtime, config.network).free_bytes()
-    # The daemon makes the directory.
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    status = os.statvfs(there)
+    with mapped_errors(f"cannot use {path}"):
+        # The daemon makes the directory.
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        status = os.statvfs(there)
     return status.f_bavail * status.f_frsize

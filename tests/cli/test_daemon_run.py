@@ -121,8 +121,12 @@ def test_a_good_configuration_is_summed_up(command, configure):
                 "or name its socket as runtime.address"
             ),
         ),
+        (
+            {"runtime": {"kind": "directory", "path": f"/{'long' * 100}"}},
+            "runtime: cannot use /long.*: File name too long",
+        ),
     ],
-    ids=["ca", "login", "disk", "socket"],
+    ids=["ca", "login", "disk", "socket", "path"],
 )
 def test_what_is_not_there_is_noted_and_makes_no_configuration_bad(command, configure, more, note):
     config = configure("registry.example/a:v1", **more)

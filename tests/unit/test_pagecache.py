@@ -38,6 +38,13 @@ def file(tmp_path):
         os.close(direct)
 
 
+@pytest.fixture
+def direct_file(file):
+    if file[2] < 0:
+        pytest.skip("this file system has no direct writing")
+    return file
+
+
 def in_memory(position, data):
     buffer = placed(aligned_buffer(len(data)), position, len(data))
     buffer[:] = data
@@ -62,10 +69,8 @@ def test_bytes_are_where_they_belong(file, position, size):
     assert path.read_bytes() == bytes(position) + data + bytes(8 * MIB - position - size)
 
 
-def test_whole_blocks_are_not_in_the_cache(file):
-    _, fd, direct = file
-    if direct < 0:
-        pytest.skip("this file system has no direct writing")
+def test_whole_blocks_are_not_in_the_cache(direct_file):
+    _, fd, direct = direct_file
     put(fd, in_memory(100, random_bytes(MIB, 1)), 100, direct=direct)
     assert not is_cached(fd, MIB // 2)
     assert is_cached(fd, 100)  # a part of a block
@@ -114,20 +119,16 @@ def refuse(number):
     return pwrite
 
 
-def test_a_disk_that_wants_other_blocks_gets_it_through_the_cache(file, monkeypatch):
-    path, fd, direct = file
-    if direct < 0:
-        pytest.skip("this file system has no direct writing")
+def test_a_disk_that_wants_other_blocks_gets_it_through_the_cache(direct_file, monkeypatch):
+    path, fd, direct = direct_file
     monkeypatch.setattr(pagecache.os, "pwrite", refuse(errno.EINVAL))
     data = random_bytes(MIB + 1, 3)
     put(fd, in_memory(0, data), 0, direct=direct)
     assert path.read_bytes()[: len(data)] == data
 
 
-def test_a_disk_that_fails_is_heard_of(file, monkeypatch):
-    _, fd, direct = file
-    if direct < 0:
-        pytest.skip("this file system has no direct writing")
+def test_a_disk_that_fails_is_heard_of(direct_file, monkeypatch):
+    _, fd, direct = direct_file
     monkeypatch.setattr(pagecache.os, "pwrite", refuse(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         put(fd, in_memory(0, random_bytes(MIB, 3)), 0, direct=direct)

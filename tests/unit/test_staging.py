@@ -1,5 +1,6 @@
 """Coming back after a crash: no verified byte is lost, and none is believed that is not right."""
 
+import errno
 import os
 import random
 import shutil
@@ -150,6 +151,19 @@ def test_what_is_elsewhere_on_this_machine_is_hashed(start, shared, readable, ta
         assert [staging.read(chunk) for chunk in (A0, A1, A2)] == [
             content(chunk) for chunk in (A0, A1, A2)
         ]
+
+
+def test_shared_blocks_on_a_disk_that_fails_are_fetched_after_all(start, monkeypatch):
+    staging = start()
+    put(staging, A0)  # so that the file is open
+
+    def fail(*_):
+        raise OSError(errno.EIO, "the disk")
+
+    monkeypatch.setattr(module.os, "preadv", fail)
+    buffer = memoryview(bytearray(20_000))
+    assert not staging.take(A1, Elsewhere(content(A1), None), buffer)
+    assert A1 not in staging.verified_chunks
 
 
 def test_the_journal_by_the_letter(start, tmp_path):
