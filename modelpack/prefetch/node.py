@@ -20,6 +20,10 @@ class InUseError(ModelpackError):
     """The model is mounted, so it cannot be removed now."""
 
 
+class GoneError(ModelpackError):
+    """The model is not on the node any more."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """A piece of disk that a model takes, perhaps together with others."""
@@ -107,10 +111,16 @@ class Node(Protocol):
         gate: Gate | None,
         limiter: RateLimiter,
         observer: Observer,
+        fetches: bool = True,
     ) -> InstallResult:
         """Bring exactly that version here, verified, visible under the reference, pinned.
 
-        Goes on with what an interrupted call left. An observer that raises stops it.
+        Goes on with what an interrupted call left. An observer that raises stops it. Without
+        ``fetches`` the version is here and is only to be had under the reference: no disk is taken,
+        and nothing is left of an interrupted call.
+
+        Raises:
+            GoneError: nothing was to be fetched, but the version is not here any more.
         """
 
     def models(self) -> tuple[Installed, ...]:

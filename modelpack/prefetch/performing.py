@@ -24,7 +24,7 @@ from modelpack.prefetch.actions import (
 )
 from modelpack.prefetch.advice import for_daemon
 from modelpack.prefetch.failures import kind_of
-from modelpack.prefetch.node import Damage, InstallResult, Node, Resolution
+from modelpack.prefetch.node import Damage, GoneError, InstallResult, Node, Resolution
 from modelpack.prefetch.redaction import redact
 from modelpack.prefetch.status import Stage
 from modelpack.prefetch.transfer import Transfer
@@ -80,8 +80,9 @@ def perform(task: Task, tools: Tools, transfer: Transfer) -> Outcome:
         transfer.check()
         return _perform(task, tools, transfer)
     except Exception as error:  # whatever it is, the other models go on
-        # A stopped transfer may end in the error of whichever thread came last.
-        if transfer.is_stopped:
+        # A stopped transfer may end in the error of whichever thread came last. And what has gone
+        # since the last look shows at the next.
+        if transfer.is_stopped or isinstance(error, GoneError):
             return Outcome(task=task, stopped=True)
         kind = kind_of(error)
         if not isinstance(error, ModelpackError):
@@ -123,6 +124,7 @@ def _install(task: Install, tools: Tools, transfer: Transfer) -> Outcome:
         gate=_Watched(asked, transfer),
         limiter=tools.limiter,
         observer=transfer.observe,
+        fetches=task.fetches,
     )
     if asked is not None:
         asked.taken()

@@ -36,6 +36,7 @@ from modelpack.runtime.layers import (
     read_metadata_files,
     reclaim_layer,
 )
+from modelpack.runtime.options import NothingHereError
 from modelpack.runtime.records import SNAPSHOT_REF
 from modelpack.runtime.workplace import Workplace
 from modelpack.storage import Repository
@@ -67,6 +68,7 @@ class Builder:
     artifact: Artifact
     chain: Sequence[str]
     name: str
+    fetch: bool
     seeds: Sequence[Path]
     full: bool
     connection: ConnectionOptions
@@ -84,8 +86,14 @@ class Builder:
         Raises:
             IntegrityError: what arrived, or with ``full`` what is there, is not what was signed.
             NetworkError, SpaceError: try again; what is verified is kept.
+            NothingHereError: something is missing, and nothing may be fetched.
         """
         present = self._present()
+        if not self.fetch:
+            # What is there has a name that holds it; a lease that stays would outlive that.
+            self.place.keep = False
+            if present < len(self.chain):
+                raise NothingHereError(f"{self.name} is not in containerd any more")
         missing = [number for number, file in enumerate(self._index.files) if file.layer >= present]
         self._take_over(set(missing))
         set_aside(self.place, self.chain[present:], present, self._index)

@@ -81,6 +81,7 @@ def import_from(
         AuthError: the registry or the socket asks for more rights.
         IntegrityError: bytes are not what the manifest promises.
         PolicyError: ``gate`` or containerd's image verifier refuses.
+        NothingHereError: the options say that nothing may be fetched, but something would have to.
         NetworkError, SpaceError: try again; what is verified is kept.
     """
     if options.verify not in VERIFY_LEVELS:
@@ -184,6 +185,7 @@ class _Import:
                 artifact=self.artifact,
                 chain=chain,
                 name=records.repository_name(self.name),
+                fetch=self.options.fetch,
                 seeds=self.options.seeds,
                 full=self.options.verify == "full",
                 connection=self.connection,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelpack.errors import ModelpackError
 from modelpack.pulling import PullResult
 from modelpack.reference import RegistryReference
 from modelpack.registry.credentials import Credentials
@@ -17,6 +18,10 @@ SNAPSHOTTER = "overlayfs"
 """The snapshotter that containerd uses unless it is told otherwise."""
 NAMESPACE = "k8s.io"
 """The containerd namespace of everything that comes through CRI."""
+
+
+class NothingHereError(ModelpackError):
+    """The runtime lacks a snapshot of an image that was only to be recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +44,8 @@ class ImportOptions:
     """Keep the kubelet's garbage collection away from it."""
     unpin_superseded: bool = True
     """Leave what the tag named before to that collection."""
+    fetch: bool = True
+    """False only records an image whose snapshots are there, and leaves nothing if that fails."""
     seeds: tuple[Path, ...] = ()
     """Directories whose files may hold some of the chunks."""
     verify: str = "chunks"

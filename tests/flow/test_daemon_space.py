@@ -205,3 +205,32 @@ def registry_down_after(sim, pieces):
     sim.node._step = step
     sim.settle()
     sim.node._step = original
+
+
+def test_what_vanishes_before_it_gets_a_second_name_is_not_fetched_unpromised(registry):
+    """It was here when the plan was made, so nothing was promised to it."""
+    second = "registry.example/team/second:v1"
+    registry.push(second, V1)
+    sim = one_node(registry, model(REFERENCE), limit=100)
+    sim.settle()
+    usual, unpromised = sim.node.install, []
+
+    def install(reference, digest, **options):
+        if not options["fetches"]:
+            sim.node.here.clear()
+            before = sim.node.used()
+            try:
+                return usual(reference, digest, **options)
+            finally:
+                unpromised.append(sim.node.used() - before)
+        return usual(reference, digest, **options)
+
+    sim.node.install = install
+    sim.configure(model(REFERENCE), model(second))
+    sim.step()
+    sim.step()
+    assert unpromised == [0]
+    sim.node.install = usual
+    sim.settle()
+    assert sim.visible(REFERENCE) == sim.visible(second) is not None
+    assert not any(status.reason for status in sim.statuses())

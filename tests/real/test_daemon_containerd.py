@@ -10,9 +10,10 @@ from modelpack.digest import Digest
 from modelpack.errors import NetworkError, PolicyError, UsageError
 from modelpack.events import Finished, Moved
 from modelpack.prefetch.config import Network, RuntimeOptions
-from modelpack.prefetch.node import InUseError, used_bytes
+from modelpack.prefetch.node import GoneError, InUseError, used_bytes
 from modelpack.prefetch.nodes import open_node
 from modelpack.runtime.client import Containerd
+from modelpack.runtime.workplace import Workplace
 from tests.support.daemonnode import install, place_on
 from tests.support.importing import (
     MIB,
@@ -23,6 +24,7 @@ from tests.support.models import copy_tree, one_shard, write_files
 from tests.support.nodestate import (
     assert_nothing_unfinished,
     disk_use,
+    lease_ids,
     snapshot_directories,
 )
 
@@ -281,6 +283,55 @@ def test_an_import_that_runs_is_not_abandoned(node, place, model, reference):
     install(place, reference, model.digest, observer=observe)
     assert tried
     assert_mounts(node, reference, model.path)
+
+
+@pytest.fixture
+def killed_at_the_end(place, model, reference, monkeypatch):
+    """The model is complete and has its names; its import was killed before it let go of it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Workplace, "_clear", lambda _: (_ for _ in ()).throw(StopHereError))
+        with pytest.raises(StopHereError):
+            install(place, reference, model.digest)
+
+
+def test_what_a_kill_after_the_last_step_left_goes_with_the_model(
+    killed_at_the_end, node, place, model
+):
+    assert lease_ids(node)
+    place.remove(model.digest)
+    assert place.unfinished_bytes() == 0
+    assert_nothing_unfinished(node)
+
+
+def test_the_next_daemon_drops_what_a_kill_after_the_last_step_left(
+    killed_at_the_end, node, place, model, reference
+):
+    place_on(node).check()
+    assert not lease_ids(node)
+    assert_mounts(node, reference, model.path)
+
+
+def test_a_second_name_takes_no_disk_and_leaves_nothing_when_stopped(node, place, model, reference):
+    install(place, reference, model.digest)
+    second = reference.replace(":v1", ":v2")
+    modelpack.copy(reference, second)
+
+    def stop(event):
+        raise StopHereError
+
+    with pytest.raises(StopHereError):
+        install(place, second, model.digest, fetches=False, observer=stop)
+    assert not lease_ids(node)
+    done = install(place, second, model.digest, fetches=False)
+    assert done.reused_bytes == done.bytes
+    assert_mounts(node, second, model.path)
+
+
+def test_what_is_gone_is_not_fetched_for_a_second_name(node, place, model, reference):
+    with pytest.raises(GoneError, match="is not in containerd any more"):
+        install(place, reference, model.digest, fetches=False)
+    assert place.models() == ()
+    assert_nothing_unfinished(node)
 
 
 def test_several_threads(node, place, model, upgrade, reference):

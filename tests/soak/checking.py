@@ -66,13 +66,18 @@ class Checker:
         used = []
         for _ in range(_LOOKS):
             models = place.models()
-            used.append(used_bytes(models) + place.unfinished_bytes())
+            unfinished = place.unfinished_bytes()
+            used.append(used_bytes(models) + unfinished)
             if used[-1] <= BUDGET_MIB * MIB:
                 break
         self.looks += 1
         self.most_used = max(self.most_used, min(used))
         if min(used) > BUDGET_MIB * MIB:
-            self.breach(f"{min(used):,} bytes in a budget of {BUDGET_MIB * MIB:,}")
+            took = ", ".join(f"{model.names[0]} {used_bytes([model]):,}" for model in models)
+            self.breach(
+                f"{min(used):,} bytes in a budget of {BUDGET_MIB * MIB:,}: {took}, "
+                f"unfinished {unfinished:,}"
+            )
         for model in models:
             self.seen.add(str(model.digest))
             if str(model.digest) not in self.world.files:

@@ -20,11 +20,18 @@ def place_on(node: Node, **network) -> ContainerdNode:
 
 
 def install(
-    place: Place, reference: str, digest: str | Digest, *, gate=None, observer=ignore
+    place: Place, reference: str, digest: str | Digest, *, gate=None, observer=ignore, fetches=True
 ) -> InstallResult:
     """Install a version as fast as it goes."""
     wanted = Digest.parse(digest) if isinstance(digest, str) else digest
-    return place.install(reference, wanted, gate=gate, limiter=RateLimiter(None), observer=observer)
+    return place.install(
+        reference,
+        wanted,
+        gate=gate,
+        limiter=RateLimiter(None),
+        observer=observer,
+        fetches=fetches,
+    )
 
 
 def scrub(place: Place, digest: str | Digest) -> tuple:

@@ -19,6 +19,7 @@ from modelpack.events import Moved, Planned, Resolved
 from modelpack.manifest import parse_manifest
 from modelpack.prefetch.node import (
     Damage,
+    GoneError,
     Installed,
     InstallResult,
     InUseError,
@@ -162,7 +163,7 @@ class MemoryNode:
             parts=_parts(parts) if self.tells_parts else (),
         )
 
-    def install(self, reference, digest, *, gate, limiter, observer):
+    def install(self, reference, digest, *, gate, limiter, observer, fetches=True):
         self._begin("install", reference, digest)
         pinned = parse_reference(reference).with_digest(digest)
         assert self.registry.find(str(pinned)) == digest, reference
@@ -172,6 +173,8 @@ class MemoryNode:
         parts = self.registry.models[digest]
         fetched = 0
         if digest not in self.here:
+            if not fetches:
+                raise GoneError(str(digest))
             fetched = self._fetch(digest, parts, observer)
             self._step("before-commit")
             self.begun.pop(digest, None)

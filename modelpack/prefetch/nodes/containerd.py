@@ -22,6 +22,7 @@ from modelpack.manifest import Manifest
 from modelpack.prefetch.config import Network, RuntimeOptions
 from modelpack.prefetch.node import (
     Damage,
+    GoneError,
     Installed,
     InstallResult,
     InUseError,
@@ -40,7 +41,7 @@ from modelpack.runtime.grpcapi import Connection, HeldError
 from modelpack.runtime.holding import drop_stale_holds
 from modelpack.runtime.inventory import Inventory, NodeModel, mounted_models, unfinished_bytes
 from modelpack.runtime.mounts import Host
-from modelpack.runtime.options import NAMESPACE, SOCKET, ImportOptions
+from modelpack.runtime.options import NAMESPACE, SOCKET, ImportOptions, NothingHereError
 from modelpack.runtime.records import is_pinned
 from modelpack.runtime.scrubbing import quarantine_model, scrub_model
 from modelpack.runtime.source import check_platform, fetch_config
@@ -73,6 +74,9 @@ class ContainerdNode:
             with self._lock:
                 if not self._checked:
                     drop_stale_holds(client)
+                    # Nobody goes on with an import of what is complete.
+                    for model in self._inventory.read(client).models:
+                        abandon(client, self._host, model.manifest.digest)
                     self._checked = True
 
     def resolve(self, reference: str, *, gate: Gate | None) -> Resolution:
@@ -87,6 +91,7 @@ class ContainerdNode:
         gate: Gate | None,
         limiter: RateLimiter,
         observer: Observer,
+        fetches: bool = True,
     ) -> InstallResult:
         """Import a version, have CRI know it under the reference, and pin it.
 
@@ -104,6 +109,7 @@ class ContainerdNode:
             host_root=self._runtime.host_root,
             name=name if isinstance(name, RegistryReference) else None,
             unpin_superseded=False,
+            fetch=fetches,
             page_cache=self._runtime.page_cache,
         )
         connection = connection_options(self._network, reference)
@@ -119,6 +125,8 @@ class ContainerdNode:
                 )
             except HeldError as error:
                 raise InUseError(str(error)) from error
+            except NothingHereError as error:
+                raise GoneError(str(error)) from error
         return InstallResult(
             digest=digest,
             bytes=done.pull.bytes,
@@ -147,12 +155,16 @@ class ContainerdNode:
             return mounted_models(client, (*picture.models, *picture.damaged))
 
     def remove(self, digest: Digest) -> None:
-        """Remove a model, unless something mounts it; see ``removal.remove_model``."""
+        """Remove a model, unless something mounts it; see ``removal.remove_model``.
+
+        What an import of it left that was killed after its last step goes as well.
+        """
         with self._connect() as (client, cri):
             try:
                 removal.remove_model(client, cri, self._inventory, digest)
             except HeldError as error:
                 raise InUseError(str(error)) from error
+            abandon(client, self._host, digest)
 
     def pin(self, digest: Digest, *, pinned: bool) -> None:
         """Keep a model from the kubelet's garbage collection, or leave it to that."""

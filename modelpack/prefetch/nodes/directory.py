@@ -36,6 +36,7 @@ from modelpack.paths import METADATA_DIR
 from modelpack.prefetch.config import Network
 from modelpack.prefetch.node import (
     Damage,
+    GoneError,
     Installed,
     InstallResult,
     InUseError,
@@ -102,6 +103,7 @@ class DirectoryNode:
         gate: Gate | None,
         limiter: RateLimiter,
         observer: Observer,
+        fetches: bool = True,
     ) -> InstallResult:
         """Pull a version beside the others, and switch the reference's link to it."""
         pinned = pinned_to(reference, digest)
@@ -114,6 +116,8 @@ class DirectoryNode:
                 result = InstallResult(
                     digest=digest, bytes=size, fetched_bytes=0, reused_bytes=size
                 )
+            elif not fetches:
+                raise GoneError(f"{digest} is not in {self._path} any more")
             else:
                 options = PullOptions(
                     seeds=tuple(self._relatives(link)),
