@@ -38,6 +38,7 @@ class Bench:
         """Use a running registry."""
         self.work = work
         self.registry = registry
+        self._kept = work / "kept"
         self._filler = measure.PageCacheFiller(work / "filler") if fill else None
 
     def run(self, scenario: Scenario, *, quick: bool) -> Outcome:
@@ -67,6 +68,7 @@ class Bench:
                         counted = turn >= warm_up
                         self._turn(scenario, contestant, published, outcome, memory, counted)
             outcome.samples = {name: found for name, found in outcome.samples.items() if found}
+        shutil.rmtree(self._kept, ignore_errors=True)
         return outcome
 
     def _turn(
@@ -112,6 +114,9 @@ class Bench:
     def _prepare(self, scenario: Scenario, published: Published, destination: Path) -> None:
         if scenario.kind == "present" and destination.exists():
             return
+        if scenario.keep_outputs and destination.exists():
+            self._kept.mkdir(exist_ok=True)
+            destination.rename(self._kept / str(len(os.listdir(self._kept))))
         shutil.rmtree(destination, ignore_errors=True)
         destination.mkdir()
         if scenario.kind == "upgrade":

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
@@ -58,7 +58,7 @@ class _Connection:
 class _Sink:
     def write(self, chunk: int, offset: int, data: memoryview) -> None: ...
 
-    def verified(self, chunk: int) -> None: ...
+    def verified(self, chunks: Sequence[int]) -> None: ...
 
 
 def main(gigabytes: str = "64") -> None:

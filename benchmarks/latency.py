@@ -64,13 +64,18 @@ class LatencyRelay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                time.sleep(self._seconds)  # TCP's own round trip
-                server = socket.create_connection(self._target)
-                for item in (client, server):
-                    item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    self._sockets.append(item)
-                self._start(self._hold_back, client, server)
-                self._start(_splice, server, client)
+                self._sockets.append(client)
+                self._start(self._connect, client)
+
+    def _connect(self, client: socket.socket) -> None:
+        time.sleep(self._seconds)  # TCP's own round trip
+        with contextlib.suppress(OSError):
+            server = socket.create_connection(self._target)
+            self._sockets.append(server)
+            for item in (client, server):
+                item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._start(_splice, server, client)
+            self._hold_back(client, server)
 
     def _hold_back(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -131,4 +131,4 @@ def _copy(work: plan.PullPlan, staging: Staging, local: LocalChunks, index: Chun
 def _copy_twins(work: plan.PullPlan, staging: Staging) -> None:
     for chunk, first in work.twins.items():
         staging.write(chunk, 0, memoryview(staging.read(first)))
-        staging.copied(chunk)
+        staging.copied((chunk,))

@@ -53,6 +53,8 @@ class Destination:
             self.receipt = self._read_receipt()
             self.previous = self._read_index()
             """The chunk index of the last pull, if it is there and valid."""
+            # Then there is no need to look for each of a million files.
+            self._is_bare = self._has_nothing()
         except BaseException:
             self.close()
             raise
@@ -137,6 +139,8 @@ class Destination:
         Raises:
             IntegrityError: a link or another kind of file is on the way.
         """
+        if self._is_bare:
+            return []
         try:
             self.tree.stat(path)
         except IntegrityError:
@@ -165,6 +169,8 @@ class Destination:
 
     def _stat(self, path: str) -> os.stat_result | None:
         """Return a file's status; None also if only files of earlier pulls are in its way."""
+        if self._is_bare:
+            return None
         try:
             return self.tree.stat(path)
         except IntegrityError:
@@ -205,7 +211,8 @@ class Destination:
                 owned=(old.owned if old else frozenset()) | frozenset(paths),
             )
         )
-        for path in paths:
+        was_bare, self._is_bare = self._is_bare, False
+        for path in () if was_bare else paths:
             for obstacle in self._obstacles(path):
                 self.tree.unlink(obstacle)
 
@@ -227,10 +234,8 @@ class Destination:
             IntegrityError: a link or a directory is in the way.
         """
         with mapped_errors(f"cannot write {self.path}/{path}"):
-            self.tree.stat(path)
             os.chmod(source, mode)
-            with self.tree.parent(path, create=True) as (fd, name):
-                os.rename(source, name, dst_dir_fd=fd)
+        self.tree.take_in(source, path)
 
     def set_mode(self, path: str, mode: int) -> None:
         """Give a file that is in place the mode the artifact says."""
@@ -363,6 +368,12 @@ class Destination:
             and file.size == status.st_size
             and self._hashes_right(file, self.previous)
         )
+
+    def _has_nothing(self) -> bool:
+        try:
+            return os.listdir(self.tree.fd) == [METADATA_DIR]
+        except PermissionError:  # one may write in a directory one may not read
+            return False
 
     def _remove_staging(self) -> None:
         root = self.state / STAGING

@@ -14,6 +14,7 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import TracebackType
 
 from modelpack.errors import (
     IntegrityError,
@@ -31,8 +32,9 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}", re.DOTALL)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@contextlib.contextmanager
-def mapped_errors(what: str, *, but: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+def mapped_errors(
+    what: str, *, but: tuple[type[OSError], ...] = ()
+) -> contextlib.AbstractContextManager[None]:
     """Turn the operating system's errors into the project's, naming ``what``.
 
     Raises:
@@ -40,14 +42,29 @@ def mapped_errors(what: str, *, but: tuple[type[OSError], ...] = ()) -> Iterator
         ModelpackError: anything else the operating system reports.
         OSError: of a kind in ``but``, as it is.
     """
-    try:
-        yield
-    except but:
-        raise
-    except OSError as error:
+    return _MappedErrors(what, but)
+
+
+class _MappedErrors:
+    # Not a generator: this surrounds single system calls, of which there may be a million.
+    __slots__ = ("_but", "_what")
+
+    def __init__(self, what: str, but: tuple[type[OSError], ...]) -> None:
+        self._what = what
+        self._but = but
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError) or isinstance(error, self._but):
+            return
         if error.errno in NO_SPACE:
-            raise SpaceError(f"{what}: {error.strerror}; free some space and run again") from error
-        raise ModelpackError(f"{what}: {error.strerror or error}") from error
+            raise SpaceError(
+                f"{self._what}: {error.strerror}; free some space and run again"
+            ) from error
+        raise ModelpackError(f"{self._what}: {error.strerror or error}") from error
 
 
 def temporary_beside(path: Path) -> Path:
@@ -207,13 +224,8 @@ class Tree:
         Raises:
             FileNotFoundError: a directory on the way is missing, and ``create`` is False.
         """
-        *directories, name = path.split("/")
-        fd = os.dup(self.fd)
+        fd, name = self._open_parent(path, create=create)
         try:
-            for directory in directories:
-                inner = self._enter(fd, directory, path, create=create)
-                os.close(fd)
-                fd = inner
             yield fd, name
         finally:
             os.close(fd)
@@ -225,16 +237,29 @@ class Tree:
             IntegrityError: there is something that is no regular file.
         """
         try:
-            with self._readable(path), self.parent(path) as (fd, name):
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            with self._readable(path):
+                fd, name = self._open_parent(path)
+                try:
+                    return self._stat_at(fd, name, path)
+                finally:
+                    os.close(fd)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(status.st_mode):
-            raise IntegrityError(
-                f"{self.root / path} is {_kind(status.st_mode)} where the artifact has a file; "
-                "remove it first"
-            )
-        return status
+
+    def take_in(self, source: Path, path: str) -> None:
+        """Move a file that lies elsewhere on the file system to a path, where a file may be.
+
+        Raises:
+            IntegrityError: there is something that is no regular file.
+        """
+        with mapped_errors(f"cannot write {self.root}/{path}"):
+            fd, name = self._open_parent(path, create=True)
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    self._stat_at(fd, name, path)
+                os.rename(source, name, dst_dir_fd=fd)
+            finally:
+                os.close(fd)
 
     def holds(self, path: str) -> bool:
         """Tell whether there is anything at a path, be it a file or not."""
@@ -280,6 +305,28 @@ class Tree:
             except OSError:
                 return
             above = above.rpartition("/")[0]
+
+    def _open_parent(self, path: str, *, create: bool = False) -> tuple[int, str]:
+        *directories, name = path.split("/")
+        fd = os.dup(self.fd)
+        try:
+            for directory in directories:
+                inner = self._enter(fd, directory, path, create=create)
+                os.close(fd)
+                fd = inner
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, name
+
+    def _stat_at(self, fd: int, name: str, path: str) -> os.stat_result:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError(
+                f"{self.root / path} is {_kind(status.st_mode)} where the artifact has a file; "
+                "remove it first"
+            )
+        return status
 
     def _readable(self, path: str) -> contextlib.AbstractContextManager[None]:
         # Joining paths takes longer than the call that this is about.

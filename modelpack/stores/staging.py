@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -91,6 +91,8 @@ class Staging:
         self.files = tuple(files)
         self._observer = observer
         self._lock = threading.Lock()
+        # One directory takes one new file at a time, and the kernel spins while it waits for that.
+        self._making = threading.Lock()
         self._open: OrderedDict[int, int] = OrderedDict()
         self._direct: dict[int, int] = {}
         self._passes_cache = False
@@ -134,23 +136,23 @@ class Staging:
             SpaceError: the file system is full.
         """
         number = self._map.file_of[chunk]
-        with (
-            mapped_errors(f"cannot write {self._index.files[number].path}"),
-            self._file(number) as fd,
-        ):
-            self._allocate(number, fd)
-            position = self._index.offsets[chunk] + offset
-            put(fd, data, position, direct=self._direct_of(number))
+        file = self._index.files[number]
+        with mapped_errors(f"cannot write {file.path}"):
+            if len(data) == file.size < _WORTH_A_CALL:
+                self._write_file(number, data)
+                return
+            with self._file(number) as fd:
+                self._allocate(number, fd)
+                position = self._index.offsets[chunk] + offset
+                put(fd, data, position, direct=self._direct_of(number))
 
-    def verified(self, chunk: int) -> None:
-        """Take note that a chunk is written and matches its hash."""
-        self._write_back(chunk)
-        self._note(chunk, reused=False)
+    def verified(self, chunks: Sequence[int]) -> None:
+        """Take note that chunks are written and match their hashes."""
+        self._note(chunks, reused=False)
 
-    def copied(self, chunk: int) -> None:
-        """Take note that a chunk was copied from this machine and matches its hash."""
-        self._write_back(chunk)
-        self._note(chunk, reused=True)
+    def copied(self, chunks: Sequence[int]) -> None:
+        """Take note that chunks were copied from this machine and match their hashes."""
+        self._note(chunks, reused=True)
 
     def take(self, chunk: int, source: ChunkSource, buffer: memoryview) -> bool:
         """Bring a chunk from elsewhere on this machine; False if it is no longer there.
@@ -179,7 +181,7 @@ class Staging:
                 if length >= WORTH_SHARING:
                     self._allocate(number, fd)
                 put(fd, data, position, direct=self._direct_of(number))
-        self.copied(chunk)
+        self.copied((chunk,))
         return True
 
     def read(self, chunk: int) -> bytes:
@@ -199,20 +201,34 @@ class Staging:
         with self._file(self._map.file_of[chunk]) as fd:
             write_back(fd, self._index.offsets[chunk], self._index.lengths[chunk])
 
-    def _note(self, chunk: int, *, reused: bool) -> None:
-        length = self._index.lengths[chunk]
-        number = self._map.file_of[chunk]
+    def _note(self, chunks: Sequence[int], *, reused: bool) -> None:
+        for chunk in chunks:
+            self._write_back(chunk)
         with self._lock:
             if self._failure is not None:
                 raise self._failure
-            self.verified_chunks.add(chunk)
-            self.fetched_bytes += 0 if reused else length
-            self._unsynced.append(chunk)
-            self._dirty.add(number)
-            self._unsynced_bytes += length
+            for chunk in chunks:
+                length = self._index.lengths[chunk]
+                number = self._map.file_of[chunk]
+                self.verified_chunks.add(chunk)
+                self.fetched_bytes += 0 if reused else length
+                self._unsynced.append(chunk)
+                self._dirty.add(number)
+                self._unsynced_bytes += length
+                path = self._index.files[number].path
+                self._observer(Moved(item=path, size=length, reused=reused))
             if self._unsynced_bytes >= _SYNC_BYTES:
                 self._wake.set()
-            self._observer(Moved(item=self._index.files[number].path, size=length, reused=reused))
+
+    def _write_file(self, number: int, data: memoryview) -> None:
+        """Write a whole small file, of which there may be thousands, with as few calls as it takes."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with self._making:
+            fd = os.open(f"{self.directory}/{number}", flags, 0o600)
+        try:
+            put(fd, data, 0)
+        finally:
+            os.close(fd)
 
     @contextmanager
     def _file(self, number: int) -> Iterator[int]:

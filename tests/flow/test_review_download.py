@@ -25,19 +25,22 @@ from tests.support.certificates import PrivateCA
 from tests.support.indexes import fake_digest, make_index
 from tests.support.models import random_bytes
 
-CHUNK = 300_000
+# Of the small ones several are read at once, of the large ones each by itself.
+SMALL, LARGE = 300_000, 700_000
 COUNT = 6
+BOTH = pytest.mark.parametrize("chunk", [SMALL, LARGE], ids=["small", "large"])
 
 
 class Model:
     """One file of six chunks in one layer, and a sink that remembers what was written."""
 
-    def __init__(self):
-        index = make_index([("a.bin", [CHUNK] * COUNT)])
-        self.data = random_bytes(CHUNK * COUNT)
+    def __init__(self, chunk=SMALL):
+        self.chunk = chunk
+        index = make_index([("a.bin", [chunk] * COUNT)])
+        self.data = random_bytes(chunk * COUNT)
         hashes = b"".join(
-            chunk_hash(self.data[start : start + CHUNK])
-            for start in range(0, len(self.data), CHUNK)
+            chunk_hash(self.data[start : start + chunk])
+            for start in range(0, len(self.data), chunk)
         )
         self.index = ChunkIndex(
             layers=index.layers, files=index.files, lengths=index.lengths, hashes=hashes
@@ -51,11 +54,11 @@ class Model:
         return bytes(self.map.start(0)) + self.data
 
     def write(self, chunk, offset, data):
-        position = chunk * CHUNK + offset
+        position = chunk * self.chunk + offset
         self.written[position : position + len(data)] = data
 
-    def verified(self, chunk):
-        self.done.add(chunk)
+    def verified(self, chunks):
+        self.done.update(chunks)
 
     def download(self, connect, **options):
         size = self.index.layers[0].size
@@ -105,9 +108,10 @@ def run(downloader, *ranges):
     downloader.run([FetchRange(layer=0, first=first, last=last) for first, last in ranges])
 
 
-def test_a_verified_chunk_is_not_written_again():
+@BOTH
+def test_a_verified_chunk_is_not_written_again(chunk):
     """A registry that ignores one range and serves another, wrong and slowly, must gain nothing."""
-    model = Model()
+    model = Model(chunk)
     half_way = threading.Event()
 
     def whole(_link, _start, _length):
@@ -121,10 +125,10 @@ def test_a_verified_chunk_is_not_written_again():
 
     def evil(link, start, length):
         data = bytearray(model.layer[start : start + length])
-        data[CHUNK // 2 : CHUNK] = bytes(CHUNK - CHUNK // 2)
+        data[chunk // 2 : chunk] = bytes(chunk - chunk // 2)
 
         def before(position):
-            if position >= CHUNK // 3:
+            if position >= chunk // 3:
                 half_way.set()
                 for _ in range(40):  # until the other has verified the chunk, or for a while
                     if 3 in model.done or link.aborted.wait(0.01):
@@ -142,6 +146,50 @@ def test_a_verified_chunk_is_not_written_again():
     )
     assert model.done == set(range(COUNT))
     assert bytes(model.written) == model.data
+
+
+@BOTH
+def test_a_connection_that_breaks_costs_no_chunk_that_came_whole(chunk):
+    model = Model(chunk)
+    asked = []
+
+    def serve(_link, start, length):
+        asked.append(start)
+        end = model.map.end(1) - start + 1000 if len(asked) == 1 else length
+        return Stream(model.layer[start : start + end])
+
+    run(model.download(lambda: Link(serve), max_connections=1), (0, COUNT))
+    assert asked == [model.map.start(0), model.map.start(2)]
+    assert bytes(model.written) == model.data
+
+
+@BOTH
+def test_wrong_bytes_cost_the_chunk_they_are_in(chunk):
+    """They never count, and what came before them does."""
+    model = Model(chunk)
+    asked = []
+
+    def serve(_link, start, length):
+        asked.append(start)
+        data = bytearray(model.layer[start : start + length])
+        data[model.map.start(1) + 5 - start if len(asked) < 3 else 0] ^= len(asked) < 3
+        return Stream(bytes(data))
+
+    run(model.download(lambda: Link(serve), max_connections=1), (0, COUNT))
+    assert asked == [model.map.start(0), model.map.start(1), model.map.start(1)]
+    assert bytes(model.written) == model.data
+
+
+@BOTH
+def test_bytes_that_stay_wrong_are_said_to_be(chunk):
+    model = Model(chunk)
+
+    def serve(_link, start, length):
+        return Stream(bytes(length))
+
+    with pytest.raises(IntegrityError, match=r"a\.bin: chunk 0 arrived with other bytes"):
+        run(model.download(lambda: Link(serve), max_connections=1), (0, COUNT))
+    assert not model.done
 
 
 def test_a_failure_ends_workers_that_wait_for_a_rate():

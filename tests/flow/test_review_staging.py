@@ -59,7 +59,7 @@ def open_staging(tmp_path):
 def fill(staging: Staging, chunks=range(6)) -> None:
     for chunk in chunks:
         staging.write(chunk, 0, memoryview(content("ab"[chunk // 3], chunk % 3)))
-        staging.verified(chunk)
+        staging.verified((chunk,))
 
 
 @pytest.mark.parametrize("damage", ["removed", "shortened", "replaced-by-a-shorter"])

@@ -82,6 +82,33 @@ def test_what_a_pull_leaves(out):
     )
 
 
+@pytest.mark.parametrize("obstacle", ["a link", "a directory", "a link above"])
+def test_what_comes_in_the_way_of_a_first_pull_is_refused(tmp_path, obstacle):
+    """A directory that was empty is not looked through again; each file is, as it gets its name."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "b.txt").write_bytes(b"untouched")
+    out = tmp_path / "out"
+    with open_destination(out, ignore) as target:
+        target.refuse_strangers(["d/b.txt"])
+        target.check_way(["d/b.txt"])
+        staged = target.staging_path(b"k" * 32) / "0"
+        staged.parent.mkdir()
+        staged.write_bytes(b"two")
+        if obstacle == "a link above":
+            (out / "d").symlink_to(outside)
+        else:
+            (out / "d").mkdir()
+            if obstacle == "a link":
+                (out / "d/b.txt").symlink_to(outside / "b.txt")
+            else:
+                (out / "d/b.txt").mkdir()
+        target.begin_placing("oci:x:v", "sha256:" + "1" * 64, ["d/b.txt"])
+        with pytest.raises(IntegrityError, match=r"d/b\.txt"):
+            target.place(staged, "d/b.txt", 0o644)
+    assert (outside / "b.txt").read_bytes() == b"untouched"
+
+
 def test_the_umask_does_not_matter(tmp_path):
     old = os.umask(0o077)
     try:

@@ -63,14 +63,15 @@ def start(tmp_path):
         staging.close()
 
 
-def put(staging, *chunks, verified=True):
+def put(staging, *chunks, verified=True, whole=False):
     for chunk in chunks:
         data = memoryview(content(chunk))
-        half = len(data) // 2
+        half = 0 if whole else len(data) // 2
         staging.write(chunk, half, data[half:])
-        staging.write(chunk, 0, data[:half])
+        if half:
+            staging.write(chunk, 0, data[:half])
         if verified:
-            staging.verified(chunk)
+            staging.verified((chunk,))
 
 
 def journal_of(tmp_path):
@@ -80,11 +81,12 @@ def journal_of(tmp_path):
     }
 
 
-def test_files_are_built_and_complete(start):
+@pytest.mark.parametrize("whole", [False, True])
+def test_files_are_built_and_complete(start, whole):
     events = []
     staging = start(observer=events.append)
     assert staging.verified_chunks == set()
-    put(staging, C0, A2, A0, B0, A1)
+    put(staging, C0, A2, A0, B0, A1, whole=whole)
     staging.complete()
     for number, file in enumerate(INDEX.files):
         expected = b"".join(content(chunk) for chunk in file.chunks)
@@ -99,7 +101,7 @@ def test_copies_are_not_counted_as_fetched(start):
     events = []
     staging = start(observer=events.append)
     put(staging, A0, verified=False)
-    staging.copied(A0)
+    staging.copied((A0,))
     assert staging.fetched_bytes == 0
     assert staging.read(A0) == content(A0)
     assert events == [Moved(item="a.bin", size=9000, reused=True)]
@@ -298,17 +300,18 @@ def test_other_files_may_be_wanted_the_next_time(start):
     assert start().verified_chunks == {A0, C0}
 
 
-@pytest.mark.parametrize("name", ["0", JOURNAL])
+@pytest.mark.parametrize("name", ["0", "1", JOURNAL])
 def test_a_link_in_the_directory_is_not_followed(start, tmp_path, name):
     (tmp_path / "staging").mkdir()
     (tmp_path / "outside").write_bytes(b"untouched")
     (tmp_path / "staging" / name).symlink_to(tmp_path / "outside")
     with pytest.raises(ModelpackError):
-        put(start(), A0)
+        put(start(), A0, B0, whole=True)
     assert (tmp_path / "outside").read_bytes() == b"untouched"
 
 
-def test_data_is_on_disk_before_the_journal_says_so(start, monkeypatch):
+@pytest.mark.parametrize("whole", [False, True])
+def test_data_is_on_disk_before_the_journal_says_so(start, monkeypatch, whole):
     order = []
     real = os.fdatasync
 
@@ -318,7 +321,7 @@ def test_data_is_on_disk_before_the_journal_says_so(start, monkeypatch):
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     staging = start()
-    put(staging, A0, B0)
+    put(staging, A0, B0, whole=whole)
     order.clear()
     staging.sync()
     assert sorted(order[:-1]) == ["0", "1"]
@@ -360,7 +363,7 @@ def test_a_disk_that_fails_is_heard_of_by_the_next_chunk(start, monkeypatch):
     def go_on():
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            staging.verified(A0)
+            staging.verified((A0,))
             time.sleep(0.005)
 
     with pytest.raises(SpaceError, match="No space left"):
@@ -422,7 +425,7 @@ def test_many_files_few_descriptors_many_threads(start, monkeypatch):
     def work(mine):
         for chunk in mine:
             staging.write(chunk, 0, memoryview(content(chunk, index)))
-            staging.verified(chunk)
+            staging.verified((chunk,))
             most.append(len(os.listdir("/proc/self/fd")) - before)
 
     threads = [threading.Thread(target=work, args=(chunks[n::4],)) for n in range(4)]
@@ -437,7 +440,11 @@ def test_many_files_few_descriptors_many_threads(start, monkeypatch):
         assert staging.path(number).read_bytes() == expected
 
 
-@given(st.lists(st.tuples(st.sampled_from(["put", "write", "sync", "crash"]), st.integers(0, 4))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "whole", "write", "sync", "crash"]), st.integers(0, 4))
+    )
+)
 @settings(max_examples=60, deadline=None)
 def test_whatever_happens_what_is_believed_is_right(tmp_path_factory, steps):
     directory = tmp_path_factory.mktemp("staging")
@@ -450,8 +457,8 @@ def test_whatever_happens_what_is_believed_is_right(tmp_path_factory, steps):
 
     staging = open_it()
     for step, chunk in steps:
-        if step == "put":
-            put(staging, chunk)
+        if step in {"put", "whole"}:
+            put(staging, chunk, whole=step == "whole")
             there.add(chunk)
         elif step == "write" and chunk not in there:
             staging.write(chunk, 0, memoryview(bytes(INDEX.lengths[chunk])))
