@@ -1,0 +1,65 @@
+import pytest
+
+from modelpack.reference import parse_reference
+from modelpack.registry.options import ConnectionOptions
+from modelpack.registry.repository import RegistryRepository
+from tests.support.faultregistry import FaultRegistry
+from tests.support.uploads import NAME, PIECE, Blob
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr("modelpack.registry.retry._FIRST_DELAY", 0.02)
+
+
+@pytest.fixture
+def blob(tmp_path):
+    return Blob(tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path):
+    return Blob(tmp_path, PIECE // 2)
+
+
+@pytest.fixture
+def registry():
+    with FaultRegistry() as started:
+        yield started
+        assert started.violations == []
+
+
+@pytest.fixture
+def open_repository(tmp_path):
+    opened = []
+
+    def make(registry, observer=None, **options):
+        defaults = {
+            "auth_file": tmp_path / "none.json",
+            "state_directory": tmp_path / "state",
+            "patience": 5.0,
+        }
+        reference = parse_reference(f"{registry.host}/{NAME}:v1")
+        made = RegistryRepository(reference, ConnectionOptions(**{**defaults, **options}), observer)
+        made._uploader.piece_bytes = PIECE
+        opened.append(made)
+        return made
+
+    yield make
+    for made in opened:
+        made.close()
+
+
+@pytest.fixture
+def push(open_repository, tmp_path):
+    """Push a blob and return the counts that its progress told."""
+
+    def run(registry, blob, **options):
+        moved = []
+        open_repository(registry, **options).push_blob(blob.descriptor, blob.content, moved.append)
+        assert registry.blob(blob.descriptor.digest) == blob.data
+        assert sum(moved) == blob.descriptor.size
+        assert not list((tmp_path / "state").glob("uploads/*")), "nothing is left to remember"
+        return moved
+
+    return run
