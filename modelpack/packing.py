@@ -7,11 +7,15 @@ files share a layer (``layering.py``) and where chunks end (``chunking.py``).
 import hashlib
 import os
 import struct
+import threading
 import time
 from array import array
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from blake3 import blake3
 
@@ -29,8 +33,9 @@ from modelpack.scan import ScannedFile, identity_of
 from modelpack.stores.files import mapped_errors
 from modelpack.tensors import probe
 
-# Blocks are hashed by two threads at once; smaller ones are not worth handing over.
-_BLOCK_BYTES = 4 * 1024 * 1024
+# A block is hashed three times, so it should fit a core's cache. One may be handed to another core,
+# which is not worth it for a smaller one.
+_BLOCK_BYTES = 1024 * 1024
 _HAND_OVER_BYTES = 256 * 1024
 # Between two reports of what was hashed; a fraction of a second on any disk.
 _TELL_BYTES = 64 * 1024 * 1024
@@ -51,18 +56,66 @@ class PackedLayer:
     """For people: the file's path, or how many files."""
 
 
+class Cores:
+    """The cores that hash, shared by all layers that are hashed at once; a context manager.
+
+    A layer has one, and another as long as no layer needs that. More threads than cores would only
+    push each other's blocks out of the caches.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        """Use ``count`` cores, or all that this process may use."""
+        number = count or len(os.sched_getaffinity(0))
+        self._free = threading.Semaphore(number)
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._helpers = ThreadPoolExecutor(max_workers=number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._helpers.shutdown()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Wait for a core, and have it."""
+        with self._lock:
+            self._waiting += 1
+        self._free.acquire()
+        try:
+            with self._lock:
+                self._waiting -= 1
+            yield
+        finally:
+            self._free.release()
+
+    def lend(self, work: Callable[[memoryview], object], data: memoryview) -> Future[object] | None:
+        """Do something on another core; None if there is none to spare."""
+        if self._waiting or not self._free.acquire(blocking=False):
+            return None
+        future = self._helpers.submit(work, data)
+        future.add_done_callback(lambda _: self._free.release())
+        return future
+
+
 def pack_layer(
     layer: PlannedLayer,
     sources: Mapping[str, ScannedFile],
     *,
     cache: Cache | None,
     observer: Observer,
-    helpers: Executor,
+    cores: Cores,
 ) -> PackedLayer:
     """Hash a layer, reading its files once, or not at all if the cache knows them.
 
-    ``sources`` holds a scanned file for every path of the layer. SHA-256 runs in ``helpers``
-    while this thread computes BLAKE3.
+    ``sources`` holds a scanned file for every path of the layer. Where a core is to spare, SHA-256
+    runs there while this thread computes BLAKE3. An observer that raises stops it.
 
     Raises:
         IntegrityError: a file changed between the scan and now.
@@ -80,7 +133,8 @@ def pack_layer(
         digest, chunks = _decode(known, len(files))
         observer(Hashed(item=title, size=layer.size))
     else:
-        digest, chunks = _hash_layer(frames, files, title, observer, helpers)
+        with cores.one():
+            digest, chunks = _hash_layer(frames, files, title, observer, cores)
         if cache and _is_settled(files):
             cache.put(key, _encode(digest, chunks))
     return PackedLayer(
@@ -96,7 +150,7 @@ def _hash_layer(
     files: list[ScannedFile],
     title: str,
     observer: Observer,
-    helpers: Executor,
+    cores: Cores,
 ) -> tuple[Digest, tuple[FileChunks, ...]]:
     tar = hashlib.sha256()
     buffers = (memoryview(bytearray(_BLOCK_BYTES)), memoryview(bytearray(_BLOCK_BYTES)))
@@ -108,7 +162,7 @@ def _hash_layer(
             observer(Hashed(item=title, size=size))
 
         hashed(len(frame))
-        chunks.append(_hash_file(file, tar, buffers, helpers, hashed))
+        chunks.append(_hash_file(file, tar, buffers, cores, hashed))
     tar.update(frames[-1])
     observer(Hashed(item=title, size=len(frames[-1])))
     return Digest("sha256", tar.hexdigest()), tuple(chunks)
@@ -118,7 +172,7 @@ def _hash_file(
     file: ScannedFile,
     tar: Hasher,
     buffers: tuple[memoryview, memoryview],
-    helpers: Executor,
+    cores: Cores,
     hashed: Callable[[int], None],
 ) -> FileChunks:
     region = FileRegion(file.source, file.size)
@@ -138,8 +192,8 @@ def _hash_file(
                 pending.result()
                 pending = None
             if count >= _HAND_OVER_BYTES:
-                pending = helpers.submit(tar.update, block)
-            else:
+                pending = cores.lend(tar.update, block)
+            if pending is None:
                 tar.update(block)
             whole.update(block)
             marker.update(block)

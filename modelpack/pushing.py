@@ -11,7 +11,6 @@ never points at something that is not there.
 import os
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from modelpack.events import Event, Finished, Moved, Observer, Planned, Warned, 
 from modelpack.facts import ModelFacts, collect_facts
 from modelpack.layering import PlannedLayer, SourceFile
 from modelpack.manifest import canonical_json
-from modelpack.packing import PackedLayer, pack_layer
+from modelpack.packing import Cores, PackedLayer, pack_layer
 from modelpack.parallel import for_each
 from modelpack.paths import METADATA_DIR
 from modelpack.reference import RegistryReference, companion_tag
@@ -215,7 +214,7 @@ class _Push:
     def transfer_layers(
         self, plan: tuple[PlannedLayer, ...], sources: Mapping[str, ScannedFile]
     ) -> list[PackedLayer]:
-        """Hash and upload all layers, several at once, each uploading while others are hashed."""
+        """Hash and upload all layers, several at once, some uploading while others are hashed."""
         titles = [_title(layer) for layer in plan]
         self._tell(
             Planned(
@@ -226,15 +225,11 @@ class _Push:
         )
         packed: dict[int, PackedLayer] = {}
         threads = min(_PARALLEL_LAYERS, self._options.max_connections or _PARALLEL_LAYERS)
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as helpers:
+        with Cores() as cores:
 
             def handle(number: int) -> None:
                 layer = pack_layer(
-                    plan[number],
-                    sources,
-                    cache=self._cache,
-                    observer=self._tell,
-                    helpers=helpers,
+                    plan[number], sources, cache=self._cache, observer=self._hashed, cores=cores
                 )
                 packed[number] = layer
                 self.transfer(layer.descriptor, layer.content, layer.title)
@@ -283,6 +278,11 @@ class _Push:
             self._repository.mount_blob(descriptor, source)
             for source in self._record.sources(descriptor)
         )
+
+    def _hashed(self, event: Event) -> None:
+        if self._stop.is_set():
+            raise InterruptedTransferError("stopped")
+        self._tell(event)
 
     def _tell(self, event: Event) -> None:
         with self._lock:

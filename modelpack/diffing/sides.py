@@ -9,7 +9,6 @@ Owns opening them as an index and a way to read chunks. Leaves out comparing.
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +18,20 @@ from modelpack.artifact import is_intact, is_packed, load_artifact
 from modelpack.cache import Cache
 from modelpack.chunkindex import ChunkIndex, IndexedFile, build_index, encode_index
 from modelpack.diffing.report import Version
-from modelpack.errors import FormatError, IntegrityError
+from modelpack.errors import FormatError, IntegrityError, InterruptedTransferError
 from modelpack.events import Event, Observer, Planned, ignore
 from modelpack.inspecting.indexedfile import ReadChunk, layer_chunks, tree_chunks
 from modelpack.inspecting.pulled import has_index, read_pulled
 from modelpack.layering import SourceFile
 from modelpack.metadata import CHUNKS, build_metadata_layer
-from modelpack.packing import PackedLayer, pack_layer
+from modelpack.packing import Cores, PackedLayer, pack_layer
 from modelpack.parallel import for_each
 from modelpack.pulling import resolve_model
 from modelpack.scan import ScannedFile, scan_directory
 from modelpack.storage import Repository
 from modelpack.stores.files import Tree, mapped_errors
 
-# Hashing two layers at once keeps a disk busy; each has a helper of its own.
+# Enough to keep a disk busy.
 _LAYERS_AT_ONCE = 2
 
 
@@ -144,20 +143,23 @@ def _plain_side(directory: Path, *, use_cache: bool, observer: Observer) -> Side
     )
     cache = Cache("layers") if use_cache else None
     lock = threading.Lock()
+    stop = threading.Event()
 
     def tell(event: Event) -> None:
+        if stop.is_set():
+            raise InterruptedTransferError("stopped")
         with lock:
             observer(event)
 
     packed: dict[int, PackedLayer] = {}
-    with ThreadPoolExecutor(max_workers=_LAYERS_AT_ONCE) as helpers:
+    with Cores() as cores:
 
         def pack(number: int) -> None:
             packed[number] = pack_layer(
-                plan[number], sources, cache=cache, observer=tell, helpers=helpers
+                plan[number], sources, cache=cache, observer=tell, cores=cores
             )
 
-        for_each(pack, range(len(plan)), _LAYERS_AT_ONCE)
+        for_each(pack, range(len(plan)), _LAYERS_AT_ONCE, stop=stop)
     layers = [packed[number] for number in range(len(plan))]
     index = build_index(
         plan,
