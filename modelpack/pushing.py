@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import layering, metadata
-from modelpack.artifact import build_companion, build_config, build_manifest
+from modelpack.artifact import build_config, build_manifest
 from modelpack.blobrecord import BlobRecord
 from modelpack.cache import Cache
 from modelpack.chunkindex import build_index, encode_index
+from modelpack.companion import build_companion
 from modelpack.content import BlobContent, Content, FileRegion
 from modelpack.descriptor import (
     DEFAULT_PLATFORM,

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelpack.artifact import file_kind, is_intact, is_packed
+from modelpack.artifact import is_intact, is_packed
 from modelpack.chunkindex import ChunkIndex, IndexedFile
 from modelpack.descriptor import Descriptor
 from modelpack.errors import FormatError
 from modelpack.facts import ModelFacts
 from modelpack.facts.weights import weight_facts
+from modelpack.filekinds import file_kind
 from modelpack.manifest import Manifest, load_json
 from modelpack.metadata import MODEL
 from modelpack.tensors import TensorFile

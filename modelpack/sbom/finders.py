@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from modelpack.artifact import file_kind
+from modelpack.filekinds import file_kind
 from modelpack.sbom.cdxdocument import Document
 from modelpack.sbom.modelcomponent import SECURITY_METRIC
 

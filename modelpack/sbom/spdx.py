@@ -12,8 +12,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from modelpack.artifact import file_kind
 from modelpack.chunkindex import encode_index
+from modelpack.filekinds import file_kind
 from modelpack.manifest import canonical_json
 from modelpack.metadata import CHUNKS
 from modelpack.paths import METADATA_DIR

@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 
 from modelpack.artifact import (
-    build_companion,
     build_config,
     build_manifest,
-    file_kind,
     is_intact,
     is_packed,
     load_artifact,
 )
 from modelpack.chunkindex import encode_index
+from modelpack.companion import build_companion
 from modelpack.descriptor import DOCKER_LAYER_TAR, OCI_LAYER_TAR, OCI_LAYER_TAR_GZIP, Descriptor
 from modelpack.digest import Digest
 from modelpack.errors import FormatError, IntegrityError, UsageError
 from modelpack.facts import ModelFacts
+from modelpack.filekinds import file_kind
 from modelpack.manifest import Manifest
 from modelpack.metadata import build_metadata_layer
 from tests.support.indexes import CHUNK, fake_digest, make_index
