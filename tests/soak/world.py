@@ -17,6 +17,7 @@ from tests.support.trust import TrustCommand
 MIB = 1024 * 1024
 NAMES = ("a", "b", "c", "d", "e")
 VERSIONS = 3
+"""Of each model, between which its tag moves; one more is for the end."""
 BUDGET_MIB = 64
 GROUP = "soak"
 
@@ -38,7 +39,7 @@ class World:
         signer = TrustCommand(self.directory / "signer")
         private, public = signer.key_pair("team")
         for number, name in enumerate(NAMES):
-            for version in range(VERSIONS):
+            for version in range(VERSIONS + 1):
                 model = self._write(name, number, version)
                 pushed = modelpack.push(model, self.reference(name, f"v{version}"))
                 pinned = f"{self.repository(name)}@{pushed.digest}"
@@ -82,8 +83,8 @@ class World:
         modelpack.copy(self.reference(name, version), self.reference(name))
 
     def move_to_newest(self, name: str) -> None:
-        """Point a model's tag at its last version, which the policy's rule against going back takes."""
-        modelpack.copy(self.reference(name, f"v{VERSIONS - 1}"), self.reference(name))
+        """Point a model's tag at a version that no node has seen, so that it is not going back."""
+        modelpack.copy(self.reference(name, f"v{VERSIONS}"), self.reference(name))
 
     def fault(self, chance: random.Random) -> None:
         """Have some of the next requests go wrong."""
