@@ -222,5 +222,8 @@ def _path(name: str) -> str:
 
 def _kind(entry: tarfile.TarInfo) -> str:
     if entry.issym() or entry.islnk():
-        return "a link, which is refused"
+        return (
+            "a link, which is refused; whoever packs it should pack the file itself "
+            "(tar --dereference --hard-dereference)"
+        )
     return _SPARSE
