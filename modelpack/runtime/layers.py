@@ -14,6 +14,7 @@ from pathlib import Path
 from modelpack.chunkindex import IndexedFile
 from modelpack.errors import IntegrityError
 from modelpack.paths import METADATA_DIR, parent_of
+from modelpack.stores.blocks import SYNC_ALL_FROM, sync_file_system
 from modelpack.stores.files import Tree, mapped_errors
 
 # What every tar entry of an artifact says (tarformat.py).
@@ -135,7 +136,8 @@ def _finish_layer(tree: Tree, paths: Sequence[str]) -> None:
 
     Once one file system transaction is on disk, syncing what was in it costs next to nothing.
     """
-    for path in paths:
+    one_by_one = len(paths) < SYNC_ALL_FROM
+    for path in paths if one_by_one else ():
         fd = tree.open(path)
         try:
             os.fsync(fd)
@@ -150,5 +152,9 @@ def _finish_layer(tree: Tree, paths: Sequence[str]) -> None:
     for directory in sorted(directories, reverse=True):
         with tree.parent(f"{directory}/.") as (fd, _):
             _set_attributes(fd, _DIRECTORY_MODE)
-            os.fsync(fd)
-    os.fsync(tree.fd)
+            if one_by_one:
+                os.fsync(fd)
+    if one_by_one:
+        os.fsync(tree.fd)
+    else:
+        sync_file_system(tree.fd)

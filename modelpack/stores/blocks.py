@@ -21,6 +21,9 @@ _NO_SUCH_CALL = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _CLONE_RANGE = 0x4020940D
 _CLONE_RANGE_ARGUMENT = struct.Struct("=qQQQ")
 
+SYNC_ALL_FROM = 64
+"""From this many files on, one ``sync_file_system`` is cheaper than syncing each."""
+
 WORTH_SHARING = 256 * 1024
 """Less is copied as fast, and would cut files into many extents."""
 

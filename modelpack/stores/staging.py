@@ -29,6 +29,7 @@ from modelpack.errors import SpaceError
 from modelpack.events import Moved, Observer
 from modelpack.plan import ChunkMap
 from modelpack.stores.blocks import (
+    SYNC_ALL_FROM,
     WORTH_SHARING,
     allocate,
     is_written,
@@ -47,8 +48,6 @@ _SYNC_SECONDS = 2.0
 _MAX_OPEN_FILES = 128
 # Of smaller files there are many, and a system call for each takes longer than it saves.
 _WORTH_A_CALL = 256 * 1024
-# From this many dirty files on, one syncfs is cheaper than an fdatasync for each.
-_SYNCFS_FROM = 64
 # Room for directories, the journal and the metadata besides the files themselves.
 _RESERVE_BYTES = 1024 * 1024
 _KEY_BYTES = 32
@@ -319,7 +318,7 @@ class Staging:
         if not chunks:
             return
         with mapped_errors(f"cannot write to {self.directory}"):
-            if len(numbers) >= _SYNCFS_FROM:
+            if len(numbers) >= SYNC_ALL_FROM:
                 sync_file_system(self._journal)
             else:
                 for number in numbers:
