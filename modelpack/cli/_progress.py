@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 # Between two lines where no bar can be drawn.
 _LINE_SECONDS = 5.0
-# The rate shown is that of the last few seconds.
+# The rate shown is that of the last few seconds, counted in steps.
 _RATE_SECONDS = 3.0
+_STEP_SECONDS = 0.1
 # From fewer bytes than these nobody can tell how long the rest takes.
 _TELLING_BYTES = 4 * 1024 * 1024
-# More bars than this push the total off a small terminal.
+# More bars than this push the total off a small terminal. Drawing them anew takes a millisecond or
+# two, and of ten thousand small files each would be a bar for less than that.
 _MAX_BARS = 8
+_BAR_SECONDS = 0.05
 
 
 @contextmanager
@@ -68,7 +71,8 @@ class _Tally:
         self.hashed = 0
         self.moved = 0
         self.reused = 0
-        self._recent: deque[tuple[float, int]] = deque()
+        self._recent: deque[tuple[float, int]] = deque([(0.0, 0)])
+        """Of each step of the last seconds, when it began and what was moved."""
 
     def take(self, event: Event) -> None:
         """Count an event."""
@@ -81,19 +85,28 @@ class _Tally:
         elif isinstance(event, Moved):
             if not event.reused:
                 self.moved += event.size
-                self._recent.append((time.monotonic(), event.size))
+                self._count(event.size)
             elif self.moved + self.reused + event.size <= self.total:
                 self.reused += event.size
+
+    def _count(self, size: int) -> None:
+        now = time.monotonic()
+        began, before = self._recent[-1]
+        if now - began < _STEP_SECONDS:
+            self._recent[-1] = (began, before + size)
+            return
+        self._recent.append((now, size))
+        while now - self._recent[0][0] > _RATE_SECONDS:
+            self._recent.popleft()
 
     def rate(self) -> float:
         """Return the bytes per second of the last few seconds."""
         now = time.monotonic()
-        while self._recent and now - self._recent[0][0] > _RATE_SECONDS:
-            self._recent.popleft()
-        if not self._recent:
+        recent = [(began, size) for began, size in self._recent if now - began <= _RATE_SECONDS]
+        if not recent:
             return 0.0
-        span = max(now - self._recent[0][0], 0.2)
-        return sum(size for _, size in self._recent) / span
+        span = max(now - recent[0][0], 0.2)
+        return sum(size for _, size in recent) / span
 
     def describe(self) -> str:
         """Say where the transfer stands, for people."""
@@ -145,6 +158,8 @@ class _Bars:
         self._sizes: dict[str, int] = {}
         self._started: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
+        self._bar_at = 0.0
+        self._told_at = 0.0
         self._live = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -177,12 +192,15 @@ class _Bars:
             self._tell(f"warning: {event.message}")
         elif isinstance(event, Retried):
             self._tell(f"{event.what}: {event.reason}; trying again in {event.delay:.1f} s")
-        self._live.update(
-            self._total,
-            total=self._tally.total or None,
-            completed=self._tally.moved + self._tally.reused,
-            state=self._tally.describe() if self._tally.total else "",
-        )
+        now = time.monotonic()
+        if now - self._told_at >= _STEP_SECONDS or not isinstance(event, Moved | Hashed | Finished):
+            self._told_at = now
+            self._live.update(
+                self._total,
+                total=self._tally.total or None,
+                completed=self._tally.moved + self._tally.reused,
+                state=self._tally.describe() if self._tally.total else "",
+            )
 
     def _tell(self, text: str) -> None:
         self._live.console.print(f"modelpack: {visible(text)}", markup=False)
@@ -192,8 +210,11 @@ class _Bars:
         total = self._sizes.get(item, done)
         task = self._started.get(item)
         if task is None:
-            if len(self._started) >= _MAX_BARS:
+            now = time.monotonic()
+            is_over = bool(size) and done >= total
+            if is_over or len(self._started) >= _MAX_BARS or now - self._bar_at < _BAR_SECONDS:
                 return
+            self._bar_at = now
             task = self._live.add_task(_shorten(item), total=total, state=state)
             self._started[item] = task
         shown = state or f"{human_bytes(min(done, total))} of {human_bytes(total)}"
