@@ -9,6 +9,7 @@ the file system (``stores/`` does, and defends itself once more).
     True
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -31,6 +32,8 @@ MAX_PATH_PARTS = 128
 MAX_DIRECTORIES = 20_000
 # In a tar layer a file of this prefix deletes another (image-spec, "Whiteouts").
 WHITEOUT_PREFIX = ".wh."
+# A backslash, and Unicode's category Cc.
+_REFUSED = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
 
 
 def check_path(path: object) -> str:
@@ -52,7 +55,7 @@ def check_path(path: object) -> str:
         raise FormatError(f"path {shown} is not valid UTF-8") from error
     if not path or len(encoded) > MAX_PATH_BYTES:
         raise FormatError(f"path {shown} is empty or longer than {MAX_PATH_BYTES} bytes")
-    if "\\" in path or any(unicodedata.category(character) == "Cc" for character in path):
+    if _REFUSED.search(path):
         raise FormatError(f"path {shown} holds a backslash or a control character")
     if path.startswith("/"):
         raise FormatError(f"path {shown} is absolute")

@@ -1,3 +1,4 @@
+import sys
 import time
 import tracemalloc
 import unicodedata
@@ -197,3 +198,12 @@ def test_hostile_depth_costs_little():
 
 def test_many_files_in_many_directories_are_allowed():
     check_paths(f"{number // 100}/{number}/x" for number in range(19_000))
+
+
+def test_every_control_character_is_refused():
+    """They are told by a pattern, which must be all of Unicode's category Cc."""
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code)) == "Cc":
+            with pytest.raises(FormatError, match="control"):
+                check_path(f"a{chr(code)}b")
+    assert check_path("a\u2028b\u00adc") == "a\u2028b\u00adc"
