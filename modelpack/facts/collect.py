@@ -21,7 +21,6 @@ from typing import Any, Protocol
 
 from modelpack.errors import FormatError
 from modelpack.facts.documents import config_facts, pipeline_facts, remote_code, tokenizer_facts
-from modelpack.facts.front_matter import MAX_FRONT_MATTER_BYTES, front_matter_facts
 from modelpack.facts.model import ModelFacts
 from modelpack.facts.weights import weight_facts
 from modelpack.tensors import TensorFile, probe
@@ -94,6 +93,12 @@ def _card_facts(contents: Mapping[str, ModelFile]) -> ModelFacts:
     card = contents.get(_MODEL_CARD)
     if card is None:
         return facts
+    # PyYAML takes longer to load than a push of what is there already takes to do.
+    from modelpack.facts.front_matter import (  # noqa: PLC0415
+        MAX_FRONT_MATTER_BYTES,
+        front_matter_facts,
+    )
+
     raw = card.read(0, min(card.size, MAX_FRONT_MATTER_BYTES))
     return facts.or_else(front_matter_facts(raw.decode("utf-8", errors="replace"), _MODEL_CARD))
 
