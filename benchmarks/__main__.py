@@ -27,7 +27,7 @@ from tests.support.certificates import PrivateCA
 from tests.support.nginx import Nginx, limit_rate, proxy
 from tests.support.registries import DockerRegistry
 
-_QUICK_CONTESTANTS = ("modelpack", "modelpack --no-page-cache", "bare floor", "oras")
+_QUICK_CONTESTANTS = ("modelpack", "bare floor", "oras")
 _LATENCY_SECONDS = 0.02
 
 
