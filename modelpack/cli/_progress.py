@@ -71,7 +71,7 @@ class _Tally:
         self.hashed = 0
         self.moved = 0
         self.reused = 0
-        self._recent: deque[tuple[float, int]] = deque([(0.0, 0)])
+        self._recent: deque[tuple[float, int]] = deque()
         """Of each step of the last seconds, when it began and what was moved."""
 
     def take(self, event: Event) -> None:
@@ -91,8 +91,8 @@ class _Tally:
 
     def _count(self, size: int) -> None:
         now = time.monotonic()
-        began, before = self._recent[-1]
-        if now - began < _STEP_SECONDS:
+        if self._recent and now - self._recent[-1][0] < _STEP_SECONDS:
+            began, before = self._recent[-1]
             self._recent[-1] = (began, before + size)
             return
         self._recent.append((now, size))

@@ -134,7 +134,8 @@ def _set_attributes(fd: int, mode: int) -> None:
 def _finish_layer(tree: Tree, paths: Sequence[str]) -> None:
     """Give the directories what their entries say, and make all of it survive a power loss.
 
-    Once one file system transaction is on disk, syncing what was in it costs next to nothing.
+    Once one file system transaction is on disk, syncing what was in it costs next to nothing for
+    each, which of very many is something all the same: these are synced with the file system.
     """
     one_by_one = len(paths) < SYNC_ALL_FROM
     for path in paths if one_by_one else ():

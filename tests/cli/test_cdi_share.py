@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tests.cli.test_cdi import call, fails  # noqa: F401 - call is a fixture
+from tests.support.cdicli import fails
 
 INVENTORY = """\
 devices:
@@ -17,7 +17,7 @@ NAME = "k8s.hami-core-gpu.project-hami.io/claim"
 
 
 @pytest.fixture
-def share(call, tmp_path):  # noqa: F811
+def share(call, tmp_path):
     """Run 'cdi share' on a node with two GPUs."""
     (tmp_path / "node.yaml").write_text(INVENTORY)
     call("cdi", "generate", "--inventory", "node.yaml", "-o", "cdi/")
@@ -135,7 +135,7 @@ def test_bad_calls(share, arguments, code, words):
     fails(share(*arguments), code, *words)
 
 
-def test_places_that_cannot_be_used(share, call, tmp_path):  # noqa: F811
+def test_places_that_cannot_be_used(share, call, tmp_path):
     (tmp_path / "file").write_text("")
     done = call(
         "cdi", "share", *one(), "--spec-dir", "cdi", "--state", "file/x", "--inventory", "node.yaml"

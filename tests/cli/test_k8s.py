@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tests.cli.test_cdi import EXAMPLES, call, fails  # noqa: F401 - call is a fixture
+from tests.support.cdicli import EXAMPLES, fails
 
 POD = """\
 apiVersion: v1
@@ -25,7 +25,7 @@ def documents(text):
 
 
 class TestRender:
-    def test_dra(self, call):  # noqa: F811
+    def test_dra(self, call):
         done = call(
             "k8s", "render", "r.example/m:1", "--device", "nvidia.com/gpu", "--count", "2",
             "--memory", "24Gi", "--cores", "30", "--as", "dra", "--image", "i", "--mount", "/models",
@@ -39,7 +39,7 @@ class TestRender:
         exactly = documents(done.out)[1]["spec"]["spec"]["devices"]["requests"][0]["exactly"]
         assert exactly["capacity"]["requests"] == {"cores": "30", "memory": "24Gi"}
 
-    def test_json(self, call):  # noqa: F811
+    def test_json(self, call):
         done = call("k8s", "render", "m", "--device", "amd.com/gpu", "--format", "json")
         found = json.loads(done.out)
         assert found["kind"] == "List"
@@ -57,7 +57,7 @@ class TestRender:
         )
         assert json.loads(done.out)["kind"] == "Pod"
 
-    def test_annotation(self, call):  # noqa: F811
+    def test_annotation(self, call):
         done = call(
             "k8s", "render", "m", "--device", "nvidia.com/gpu=3", "--memory", "8Gi",
             "--as", "cdi-annotation", "--claim", "job-7",
@@ -68,7 +68,7 @@ class TestRender:
         }
         assert "note: run on the node first: modelpack cdi share --claim job-7 " in done.err
 
-    def test_files(self, call, tmp_path):  # noqa: F811
+    def test_files(self, call, tmp_path):
         call("k8s", "render", "m", "--device", "amd.com/gpu", "-o", "out.yaml", "--no-device-class")
         assert [d["kind"] for d in documents((tmp_path / "out.yaml").read_text())] == [
             "ResourceClaimTemplate", "Pod",
@@ -87,18 +87,18 @@ class TestRender:
             (["--device", "nvidia.com/gpu=0"], ["name nvidia.com/gpu"]),
         ],
     )
-    def test_bad_calls(self, call, arguments, words):  # noqa: F811
+    def test_bad_calls(self, call, arguments, words):
         fails(call("k8s", "render", "m", *arguments), 2, *words)
 
     @pytest.mark.parametrize(
         "arguments", [[], ["m"], ["m", "--device", "amd.com/gpu", "--as", "x"], ["m", "--device", "amd.com/gpu", "--count", "0"]]
     )  # fmt: skip
-    def test_usage(self, call, arguments):  # noqa: F811
+    def test_usage(self, call, arguments):
         assert call("k8s", "render", *arguments).code == 2
 
 
 class TestConvert:
-    def test_files_in_order(self, call, tmp_path):  # noqa: F811
+    def test_files_in_order(self, call, tmp_path):
         (tmp_path / "a.yaml").write_text(CONFIG)
         (tmp_path / "b.yaml").write_text(POD)
         done = call("k8s", "convert", "a.yaml", "b.yaml", "--device-classes")
@@ -110,13 +110,13 @@ class TestConvert:
         assert "1 object converted" in done.err
         assert "note: b.yaml: document 1: Pod train: nvidia.com/gpumem-percentage" in done.err
 
-    def test_converting_twice(self, call):  # noqa: F811
+    def test_converting_twice(self, call):
         once = call("k8s", "convert", "-", stdin=POD).out
         done = call("k8s", "convert", "-", stdin=once)
         assert done.out == once
         assert "0 objects converted" in done.err
 
-    def test_known_cards(self, call, tmp_path):  # noqa: F811
+    def test_known_cards(self, call, tmp_path):
         (tmp_path / "pod.yaml").write_text(POD)
         for option in (["--card-memory", "80Gi"], ["--inventory", EXAMPLES / "nvidia-h200.yaml"]):
             done = call("k8s", "convert", "pod.yaml", *option)
@@ -125,7 +125,7 @@ class TestConvert:
             half = {"--card-memory": 40 << 30, "--inventory": (141 << 30) // 2}[option[0]]
             assert request["exactly"]["capacity"]["requests"]["memory"] == str(half)
 
-    def test_nothing_to_convert_is_the_same_text(self, call):  # noqa: F811
+    def test_nothing_to_convert_is_the_same_text(self, call):
         text = "# c\na: 1\n---\n\n---\nb:   2\n"
         assert call("k8s", "convert", "-", stdin=text).out == text
 
@@ -140,10 +140,10 @@ class TestConvert:
             ),
         ],
     )
-    def test_bad_manifests(self, call, text, words):  # noqa: F811
+    def test_bad_manifests(self, call, text, words):
         fails(call("k8s", "convert", "-", stdin=text), 5, *words)
 
-    def test_bad_calls(self, call, tmp_path):  # noqa: F811
+    def test_bad_calls(self, call, tmp_path):
         fails(call("k8s", "convert", "none.yaml"), 3, "none.yaml: no such file")
         (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
         fails(call("k8s", "convert", "latin.yaml"), 5, "latin.yaml: is not UTF-8")
@@ -153,14 +153,14 @@ class TestConvert:
 
 
 class TestResourceSlice:
-    def test_slices(self, call):  # noqa: F811
+    def test_slices(self, call):
         done = call("k8s", "resourceslice", "--inventory", EXAMPLES / "nvidia-h200.yaml")
         assert (done.code, done.err) == (0, "")
         (found,) = documents(done.out)
         assert found["spec"]["nodeName"] == "gpu-01"
         assert [d["name"] for d in found["spec"]["devices"]] == ["gpu-0", "gpu-1"]
 
-    def test_options(self, call):  # noqa: F811
+    def test_options(self, call):
         done = call(
             "k8s", "resourceslice", "--inventory", EXAMPLES / "mixed-nvidia-amd.yaml", "--node", "n2",
             "--generation", "4", "--shared", "--vendor", "nvidia", "--format", "json",
@@ -169,7 +169,7 @@ class TestResourceSlice:
         assert found["spec"]["driver"] == "hami-core-gpu.project-hami.io"
         assert found["spec"]["pool"] == {"name": "n2", "generation": 4, "resourceSliceCount": 1}
 
-    def test_bad_calls(self, call, tmp_path):  # noqa: F811
+    def test_bad_calls(self, call, tmp_path):
         fails(call("k8s", "resourceslice", "--inventory", "none.yaml"), 3, "none.yaml")
         fails(call("k8s", "resourceslice", "--root", tmp_path), 3, "no devices found")
         inventory = EXAMPLES / "nvidia-h200.yaml"

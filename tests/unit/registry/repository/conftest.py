@@ -1,8 +1,5 @@
 import pytest
 
-from modelpack.reference import parse_reference
-from modelpack.registry.options import ConnectionOptions
-from modelpack.registry.repository import RegistryRepository
 from tests.support.faultregistry import FaultRegistry
 from tests.support.onemodel import LAYER_BYTES, MANIFEST, NAME
 
@@ -15,26 +12,6 @@ def registry():
         started.put_manifest(NAME, "v1", MANIFEST.raw)
         yield started
         assert started.violations == []
-
-
-@pytest.fixture
-def open_repository(tmp_path):
-    opened = []
-
-    def make(registry, name=NAME, **options):
-        defaults = {
-            "auth_file": tmp_path / "none.json",
-            "state_directory": tmp_path / "state",
-            "patience": 5.0,
-        }
-        reference = parse_reference(f"{registry.host}/{name}:v1")
-        made = RegistryRepository(reference, ConnectionOptions(**{**defaults, **options}))
-        opened.append(made)
-        return made
-
-    yield make
-    for made in opened:
-        made.close()
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 import pytest
 
-from modelpack.reference import parse_reference
-from modelpack.registry.options import ConnectionOptions
-from modelpack.registry.repository import RegistryRepository
 from tests.support.faultregistry import FaultRegistry
-from tests.support.uploads import NAME, PIECE, Blob
+from tests.support.uploads import PIECE, Blob
 
 
 @pytest.fixture(autouse=True)
@@ -30,24 +27,15 @@ def registry():
 
 
 @pytest.fixture
-def open_repository(tmp_path):
-    opened = []
+def open_repository(open_repository):
+    """Likewise, with uploads in pieces so small that a test's blob has several."""
 
     def make(registry, observer=None, **options):
-        defaults = {
-            "auth_file": tmp_path / "none.json",
-            "state_directory": tmp_path / "state",
-            "patience": 5.0,
-        }
-        reference = parse_reference(f"{registry.host}/{NAME}:v1")
-        made = RegistryRepository(reference, ConnectionOptions(**{**defaults, **options}), observer)
+        made = open_repository(registry, observer=observer, **options)
         made._uploader.piece_bytes = PIECE
-        opened.append(made)
         return made
 
-    yield make
-    for made in opened:
-        made.close()
+    return make
 
 
 @pytest.fixture
